@@ -1,0 +1,256 @@
+//! Desired state of one node as plain data, and the ordered difference between two of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{TunnelId, VnetId};
+
+/// Everything a node is told. Two nodes with the same `Spec` forward alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Grows with every change; the node reports the last one it applied.
+    pub revision: u64,
+    /// Virtual networks active on this node.
+    pub vnets: BTreeMap<VnetId, Vnet>,
+    /// Tunnels that end on this node.
+    pub tunnels: BTreeMap<TunnelId, Tunnel>,
+    /// Chosen routes, at most one per prefix and vnet.
+    pub routes: BTreeMap<RouteKey, Route>,
+}
+
+/// A virtual network: one overlay address space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vnet {
+    /// The customer's name or id for it; for people only.
+    pub name: String,
+}
+
+/// A tunnel to a private network, always in exactly one vnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The only vnet whose packets may enter or leave by this tunnel.
+    pub vnet: VnetId,
+    /// The customer's name for it; for people only.
+    pub name: String,
+    /// Largest inner packet in bytes (576..=9000).
+    pub mtu: u16,
+    /// AllowedIPs: inner sources that may come out of this tunnel. Looked up by longest match over
+    /// all tunnels of the vnet, so a more specific prefix of another tunnel takes its part away.
+    pub allowed: Vec<IpNet>,
+    /// What the tunnel is made of.
+    pub kind: TunnelKind,
+}
+
+/// The kinds of tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TunnelKind {
+    /// A WireGuard peer.
+    WireGuard(WireGuard),
+}
+
+/// Both sides of a WireGuard tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireGuard {
+    /// Our identity towards this peer. Tunnels of one account share one; accounts never do.
+    pub private_key: PrivateKey,
+    /// The peer's identity; unique per `private_key`.
+    pub peer: PublicKey,
+    /// Additional symmetric key, when both sides have it.
+    pub preshared_key: Option<PresharedKey>,
+    /// Where to send the first handshake; `None` waits for the peer. Roams afterwards.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds between persistent keepalives, `None` for none.
+    pub keepalive: Option<u16>,
+}
+
+/// Key of a route: longest match happens inside one vnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RouteKey {
+    /// The vnet whose address space the prefix belongs to.
+    pub vnet: VnetId,
+    /// The prefix, host bits zero.
+    pub prefix: IpNet,
+}
+
+/// Where packets for a prefix go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The one next hop. Groups of several come with ECMP.
+    pub nexthop: Nexthop,
+}
+
+/// One next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nexthop {
+    /// Hand the packet to this machine's own network stack (a site's LAN lies behind it).
+    Local,
+    /// Encapsulate into this tunnel of the same vnet.
+    Tunnel(TunnelId),
+}
+
+/// One step from one [`Spec`] to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The vnet exists, with these properties.
+    PutVnet(VnetId, Vnet),
+    /// The vnet is gone; its tunnels and routes went before.
+    DeleteVnet(VnetId),
+    /// The tunnel exists, with these properties.
+    PutTunnel(TunnelId, Tunnel),
+    /// The tunnel is gone; its routes went before.
+    DeleteTunnel(TunnelId),
+    /// The route exists, with this next hop.
+    PutRoute(RouteKey, Route),
+    /// The route is gone.
+    DeleteRoute(RouteKey),
+}
+
+/// What a [`Change`] is about; names the object when a node refuses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
+    /// A vnet.
+    Vnet(VnetId),
+    /// A tunnel.
+    Tunnel(TunnelId),
+    /// A route.
+    Route(RouteKey),
+}
+
+/// Ordered changes that lead to `revision`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The revision of the spec that the changes lead to.
+    pub revision: u64,
+    /// In an order in which each change finds what it depends on.
+    pub changes: Vec<Change>,
+}
+
+impl Change {
+    /// The object that the change is about.
+    pub fn key(&self) -> Key {
+        match self {
+            Change::PutVnet(id, _) | Change::DeleteVnet(id) => Key::Vnet(*id),
+            Change::PutTunnel(id, _) | Change::DeleteTunnel(id) => Key::Tunnel(*id),
+            Change::PutRoute(key, _) | Change::DeleteRoute(key) => Key::Route(*key),
+        }
+    }
+}
+
+impl Spec {
+    /// The changes that turn `self` into `to`: routes, tunnels and vnets that go, in that order,
+    /// then vnets, tunnels and routes that come or change. A route that only changes its next hop
+    /// is one `PutRoute`: there is no moment without it.
+    pub fn diff(&self, to: &Spec) -> Delta {
+        let mut changes = Vec::new();
+        changes.extend(gone(&self.routes, &to.routes).map(|k| Change::DeleteRoute(*k)));
+        changes.extend(gone(&self.tunnels, &to.tunnels).map(|k| Change::DeleteTunnel(*k)));
+        changes.extend(gone(&self.vnets, &to.vnets).map(|k| Change::DeleteVnet(*k)));
+        changes.extend(new(&self.vnets, &to.vnets).map(|(k, v)| Change::PutVnet(*k, v.clone())));
+        changes
+            .extend(new(&self.tunnels, &to.tunnels).map(|(k, v)| Change::PutTunnel(*k, v.clone())));
+        changes.extend(new(&self.routes, &to.routes).map(|(k, v)| Change::PutRoute(*k, *v)));
+        Delta {
+            revision: to.revision,
+            changes,
+        }
+    }
+}
+
+fn gone<'a, K: Ord, V>(
+    from: &'a BTreeMap<K, V>,
+    to: &BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    from.keys().filter(|k| !to.contains_key(k))
+}
+
+fn new<'a, K: Ord, V: PartialEq>(
+    from: &BTreeMap<K, V>,
+    to: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    to.iter().filter(|(k, v)| from.get(k) != Some(v))
+}
+
+/// A key that did not parse: 32 bytes of standard base64 are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key is 32 bytes in base64 (44 characters ending in '=')")]
+pub struct ParseKeyError;
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident, $debug:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(pub [u8; 32]);
+
+        impl $name {
+            /// The key in the base64 form that `wg` prints and reads.
+            pub fn to_base64(&self) -> String {
+                base64::engine::general_purpose::STANDARD.encode(self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = ParseKeyError;
+
+            fn from_str(s: &str) -> Result<Self, ParseKeyError> {
+                base64::engine::general_purpose::STANDARD
+                    .decode(s)
+                    .ok()
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map(Self)
+                    .ok_or(ParseKeyError)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ParseKeyError;
+
+            fn try_from(s: String) -> Result<Self, ParseKeyError> {
+                s.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(key: $name) -> String {
+                key.to_base64()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let debug: fn(&$name) -> String = $debug;
+                f.write_str(&debug(self))
+            }
+        }
+    };
+}
+
+key!(
+    /// An X25519 private key. `Debug` never shows it.
+    PrivateKey, |_| "PrivateKey(..)".into()
+);
+key!(
+    /// An X25519 public key.
+    PublicKey, |key| key.to_base64()
+);
+key!(
+    /// A WireGuard preshared key. `Debug` never shows it.
+    PresharedKey, |_| "PresharedKey(..)".into()
+);
+
+impl PrivateKey {
+    /// The public half.
+    pub fn public(&self) -> PublicKey {
+        let secret = boringtun::x25519::StaticSecret::from(self.0);
+        PublicKey(boringtun::x25519::PublicKey::from(&secret).to_bytes())
+    }
+}
