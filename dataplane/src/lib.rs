@@ -3,4 +3,11 @@
 //! Modules are listed in dependency order: each names only those above it.
 
 pub mod id;
+pub mod wire;
+pub mod packet;
+pub mod fib;
+pub mod source;
+pub mod tunnel;
 pub mod program;
+pub mod node;
+pub mod io;

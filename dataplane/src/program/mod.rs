@@ -5,7 +5,4 @@
 
 mod spec;
 
-pub use spec::{
-    Change, Delta, Key, Nexthop, ParseKeyError, PresharedKey, PrivateKey, PublicKey, Route,
-    RouteKey, Spec, Tunnel, TunnelKind, Vnet, WireGuard,
-};
+pub use spec::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};

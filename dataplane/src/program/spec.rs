@@ -1,14 +1,13 @@
 //! Desired state of one node as plain data, and the ordered difference between two of them.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
 
-use base64::Engine as _;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::fib::Nexthop;
 use crate::id::{TunnelId, VnetId};
+use crate::tunnel;
 
 /// Everything a node is told. Two nodes with the same `Spec` forward alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,30 +42,7 @@ pub struct Tunnel {
     /// all tunnels of the vnet, so a more specific prefix of another tunnel takes its part away.
     pub allowed: Vec<IpNet>,
     /// What the tunnel is made of.
-    pub kind: TunnelKind,
-}
-
-/// The kinds of tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TunnelKind {
-    /// A WireGuard peer.
-    WireGuard(WireGuard),
-}
-
-/// Both sides of a WireGuard tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WireGuard {
-    /// Our identity towards this peer. Tunnels of one account share one; accounts never do.
-    pub private_key: PrivateKey,
-    /// The peer's identity; unique per `private_key`.
-    pub peer: PublicKey,
-    /// Additional symmetric key, when both sides have it.
-    pub preshared_key: Option<PresharedKey>,
-    /// Where to send the first handshake; `None` waits for the peer. Roams afterwards.
-    pub endpoint: Option<SocketAddr>,
-    /// Seconds between persistent keepalives, `None` for none.
-    pub keepalive: Option<u16>,
+    pub kind: tunnel::Config,
 }
 
 /// Key of a route: longest match happens inside one vnet.
@@ -83,16 +59,6 @@ pub struct RouteKey {
 pub struct Route {
     /// The one next hop. Groups of several come with ECMP.
     pub nexthop: Nexthop,
-}
-
-/// One next hop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Nexthop {
-    /// Hand the packet to this machine's own network stack (a site's LAN lies behind it).
-    Local,
-    /// Encapsulate into this tunnel of the same vnet.
-    Tunnel(TunnelId),
 }
 
 /// One step from one [`Spec`] to another.
@@ -177,80 +143,4 @@ fn new<'a, K: Ord, V: PartialEq>(
     to: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
     to.iter().filter(|(k, v)| from.get(k) != Some(v))
-}
-
-/// A key that did not parse: 32 bytes of standard base64 are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key is 32 bytes in base64 (44 characters ending in '=')")]
-pub struct ParseKeyError;
-
-macro_rules! key {
-    ($(#[$doc:meta])* $name:ident, $debug:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(pub [u8; 32]);
-
-        impl $name {
-            /// The key in the base64 form that `wg` prints and reads.
-            pub fn to_base64(&self) -> String {
-                base64::engine::general_purpose::STANDARD.encode(self.0)
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = ParseKeyError;
-
-            fn from_str(s: &str) -> Result<Self, ParseKeyError> {
-                base64::engine::general_purpose::STANDARD
-                    .decode(s)
-                    .ok()
-                    .and_then(|bytes| bytes.try_into().ok())
-                    .map(Self)
-                    .ok_or(ParseKeyError)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = ParseKeyError;
-
-            fn try_from(s: String) -> Result<Self, ParseKeyError> {
-                s.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(key: $name) -> String {
-                key.to_base64()
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let debug: fn(&$name) -> String = $debug;
-                f.write_str(&debug(self))
-            }
-        }
-    };
-}
-
-key!(
-    /// An X25519 private key. `Debug` never shows it.
-    PrivateKey, |_| "PrivateKey(..)".into()
-);
-key!(
-    /// An X25519 public key.
-    PublicKey, |key| key.to_base64()
-);
-key!(
-    /// A WireGuard preshared key. `Debug` never shows it.
-    PresharedKey, |_| "PresharedKey(..)".into()
-);
-
-impl PrivateKey {
-    /// The public half.
-    pub fn public(&self) -> PublicKey {
-        let secret = boringtun::x25519::StaticSecret::from(self.0);
-        PublicKey(boringtun::x25519::PublicKey::from(&secret).to_bytes())
-    }
 }

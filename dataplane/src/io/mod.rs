@@ -1,0 +1,1 @@
+//! Everything that touches the system: TUN, UDP, clock, worker thread, handle.

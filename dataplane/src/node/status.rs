@@ -1,0 +1,36 @@
+//! What can be seen of a tunnel from outside.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::id::{TunnelId, VnetId};
+
+/// A tunnel as `show tunnels` and the API present it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TunnelStatus {
+    /// Which tunnel.
+    pub id: TunnelId,
+    /// Its only vnet.
+    pub vnet: VnetId,
+    /// The customer's name for it.
+    pub name: String,
+    /// The kind: `wireguard`.
+    pub kind: &'static str,
+    /// Where datagrams go: as configured until the peer has been heard, then where it was heard last.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since the last completed handshake; `None` before the first.
+    pub last_handshake_secs: Option<u64>,
+    /// Whether there is a session that can carry packets now (REJECT_AFTER_TIME, 180 s).
+    pub is_up: bool,
+    /// Inner packets that went into the tunnel.
+    pub tx_packets: u64,
+    /// Bytes of inner packets that went into the tunnel.
+    pub tx_bytes: u64,
+    /// Inner packets that came out and passed the source check.
+    pub rx_packets: u64,
+    /// Bytes of inner packets that came out and passed the source check.
+    pub rx_bytes: u64,
+    /// Packets of this tunnel that were dropped, either way.
+    pub dropped_packets: u64,
+}

@@ -1,0 +1,1 @@
+//! Packets in memory: offload metadata, splitting, coalescing, trains of datagrams.

@@ -1,0 +1,1 @@
+//! Header codecs that etherparse does not have, and checksums.
