@@ -1,1 +1,13 @@
 //! Packets in memory: offload metadata, splitting, coalescing, trains of datagrams.
+//!
+//! In: super-packets from the overlay, inner packets out of tunnels. Out: single packets to encap,
+//! and an [`Outbox`] of trains and super-packets for the driver to send. Each worker owns one
+//! `Outbox`; all of its memory is allocated when it is made.
+
+mod offload;
+mod outbox;
+pub mod split;
+
+pub use offload::{Offload, PartialChecksum, Segmentation, VNET_HDR_LEN};
+pub use outbox::{Outbox, Transmit};
+pub use split::Segments;

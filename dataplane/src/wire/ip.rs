@@ -1,0 +1,207 @@
+//! One parse of an inner IP packet, and the TTL.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::checksum::{self, Sum};
+
+/// ICMP over IPv4.
+pub const ICMP: u8 = 1;
+/// TCP.
+pub const TCP: u8 = 6;
+/// UDP.
+pub const UDP: u8 = 17;
+/// ICMPv6.
+pub const ICMPV6: u8 = 58;
+
+/// Extension headers that are walked before a packet counts as malformed. RFC 8200 section 4.1
+/// names seven; more is an attack on the walker.
+const EXTENSIONS_MAX: usize = 8;
+
+/// Why bytes are not an IP packet that can be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Malformed {
+    /// Fewer bytes than the headers say.
+    #[error("fewer bytes than the headers say")]
+    Truncated,
+    /// Neither IPv4 nor IPv6.
+    #[error("neither IPv4 nor IPv6")]
+    Version,
+    /// A header length that cannot be.
+    #[error("a header length that cannot be")]
+    HeaderLength,
+    /// The IPv4 header checksum is wrong.
+    #[error("the IPv4 header checksum is wrong")]
+    Checksum,
+    /// Too long a chain of IPv6 extension headers.
+    #[error("too long a chain of IPv6 extension headers")]
+    Extensions,
+    /// The offload metadata does not fit the packet.
+    #[error("the offload metadata does not fit the packet")]
+    Offload,
+}
+
+/// What one parse of an IP packet says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// 4 or 6.
+    pub version: u8,
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// The upper-layer protocol, past IPv6 extension headers.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Where the upper layer begins, in bytes from the start of the packet.
+    pub l4_offset: usize,
+    /// Length of the packet by its own header; bytes behind it are padding.
+    pub total_len: usize,
+    /// Whether this is a piece of a datagram: its first or a later one.
+    pub is_fragment: bool,
+    /// Position of the piece in its datagram, in bytes; 0 for the first piece and for whole datagrams.
+    pub fragment_offset: u16,
+    /// Source and destination port of TCP or UDP; `None` for others, later pieces, and cut headers.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl Inner {
+    /// Reads the headers of `packet`, which may carry padding behind its end.
+    ///
+    /// # Errors
+    /// [`Malformed`] when version, lengths, IHL, header checksum or extension headers do not hold.
+    pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
+        let mut inner = match packet.first().map(|byte| byte >> 4) {
+            None => return Err(Malformed::Truncated),
+            Some(4) => parse_v4(packet)?,
+            Some(6) => parse_v6(packet)?,
+            Some(_) => return Err(Malformed::Version),
+        };
+        if inner.fragment_offset == 0
+            && matches!(inner.protocol, TCP | UDP)
+            && let Some(ports) = packet[inner.l4_offset..inner.total_len].first_chunk::<4>()
+        {
+            let [s0, s1, d0, d1] = *ports;
+            inner.ports = Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])));
+        }
+        Ok(inner)
+    }
+}
+
+fn parse_v4(packet: &[u8]) -> Result<Inner, Malformed> {
+    let head: &[u8; 20] = packet.first_chunk().ok_or(Malformed::Truncated)?;
+    let header_len = usize::from(head[0] & 0x0f) * 4;
+    let total_len = usize::from(word(head, 2));
+    if header_len < 20 || total_len < header_len {
+        return Err(Malformed::HeaderLength);
+    }
+    if packet.len() < total_len {
+        return Err(Malformed::Truncated);
+    }
+    if Sum::new().bytes(&packet[..header_len]).checksum() != 0 {
+        return Err(Malformed::Checksum);
+    }
+    let fragment = word(head, 6);
+    let fragment_offset = (fragment & 0x1fff) << 3;
+    Ok(Inner {
+        version: 4,
+        src: Ipv4Addr::new(head[12], head[13], head[14], head[15]).into(),
+        dst: Ipv4Addr::new(head[16], head[17], head[18], head[19]).into(),
+        protocol: head[9],
+        ttl: head[8],
+        l4_offset: header_len,
+        total_len,
+        is_fragment: fragment & 0x3fff != 0,
+        fragment_offset,
+        ports: None,
+    })
+}
+
+fn parse_v6(packet: &[u8]) -> Result<Inner, Malformed> {
+    let head: &[u8; 40] = packet.first_chunk().ok_or(Malformed::Truncated)?;
+    let total_len = 40 + usize::from(word(head, 4));
+    if packet.len() < total_len {
+        return Err(Malformed::Truncated);
+    }
+    let octets = |at: usize| {
+        let octets: [u8; 16] = head[at..at + 16].try_into().expect("sixteen bytes");
+        IpAddr::V6(Ipv6Addr::from(octets))
+    };
+    let mut inner = Inner {
+        version: 6,
+        src: octets(8),
+        dst: octets(24),
+        protocol: head[6],
+        ttl: head[7],
+        l4_offset: 40,
+        total_len,
+        is_fragment: false,
+        fragment_offset: 0,
+        ports: None,
+    };
+    walk_extensions(&packet[..total_len], &mut inner)?;
+    Ok(inner)
+}
+
+/// Moves `protocol` and `l4_offset` past the extension headers (RFC 8200 section 4).
+fn walk_extensions(packet: &[u8], inner: &mut Inner) -> Result<(), Malformed> {
+    for _ in 0..EXTENSIONS_MAX {
+        let rest = &packet[inner.l4_offset..];
+        let unit_len = match inner.protocol {
+            0 | 43 | 60 => 8,
+            // Authentication header: counted in words of four, less two (RFC 4302 section 2.2).
+            51 => 4,
+            44 => {
+                let head: &[u8; 8] = rest.first_chunk().ok_or(Malformed::Truncated)?;
+                inner.protocol = head[0];
+                inner.fragment_offset = word(head, 2) & 0xfff8;
+                inner.is_fragment = word(head, 2) & 0xfff9 != 0;
+                inner.l4_offset += 8;
+                if inner.fragment_offset != 0 {
+                    return Ok(());
+                }
+                continue;
+            }
+            _ => return Ok(()),
+        };
+        let head: &[u8; 2] = rest.first_chunk().ok_or(Malformed::Truncated)?;
+        let base_units = if inner.protocol == 51 { 2 } else { 1 };
+        let len = (usize::from(head[1]) + base_units) * unit_len;
+        if rest.len() < len {
+            return Err(Malformed::Truncated);
+        }
+        inner.protocol = head[0];
+        inner.l4_offset += len;
+    }
+    Err(Malformed::Extensions)
+}
+
+/// Takes one hop off a packet that [`Inner::parse`] accepted, and keeps its header checksum right.
+/// False, and nothing changed, when the packet may not be forwarded any more.
+#[must_use]
+pub fn decrement_ttl(packet: &mut [u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) if packet.len() >= 20 && packet[8] > 1 => {
+            let old = word(packet, 8);
+            packet[8] -= 1;
+            let sum = checksum::update(word(packet, 10), old, word(packet, 8));
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            true
+        }
+        Some(6) if packet.len() >= 40 && packet[7] > 1 => {
+            packet[7] -= 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The big-endian number at `at`. The caller has checked the length.
+pub(crate) fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Writes a big-endian number at `at`. The caller has checked the length.
+pub(crate) fn put_word(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
