@@ -1,0 +1,76 @@
+//! The answers' shapes: the contract between the control plane and the proxy.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use dataplane::id::VnetId;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Where the requests for one host go: the answer of `GET /origin/v1/hosts/{host}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAnswer {
+    /// The zone the host belongs to.
+    pub zone_name: String,
+    /// The zone's id, 32 hex digits.
+    pub zone_id: String,
+    /// The account's id, 32 hex digits.
+    pub account_id: String,
+    /// The origin's IPv4 addresses; may be empty.
+    pub ipv4_addresses: Vec<Ipv4Addr>,
+    /// The origin's IPv6 addresses; may be empty.
+    pub ipv6_addresses: Vec<Ipv6Addr>,
+    /// Whether the last hop goes through the private network.
+    pub use_private_routing: bool,
+    /// The vnet the addresses belong to; `None` unless private.
+    pub virtual_network_id: Option<Uuid>,
+    /// The same vnet as nodes number it; `None` unless private.
+    pub vnet: Option<VnetId>,
+    /// The revision of the state that the answer was made from.
+    pub revision: u64,
+}
+
+/// The answer of `GET /origin/v1/apps`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apps {
+    /// The revision of the state that the answer was made from.
+    pub revision: u64,
+    /// Every layer-4 app, ordered by id.
+    pub apps: Vec<App>,
+}
+
+/// A layer-4 app: connections to these addresses and ports go to these origins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// The app's id, 32 hex digits.
+    pub id: String,
+    /// The zone's id, 32 hex digits.
+    pub zone_id: String,
+    /// The name customers give to clients.
+    pub hostname: String,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The edge's own addresses to listen on.
+    pub edge_addresses: Vec<IpAddr>,
+    /// The first edge port.
+    pub edge_port: u16,
+    /// The last edge port; equal to `edge_port` for a single one.
+    pub edge_port_end: u16,
+    /// Origins with the port that belongs to `edge_port`; several share the load. Never empty.
+    pub origins: Vec<SocketAddr>,
+    /// The last port of each origin; edge port p maps to origin port + (p - `edge_port`).
+    pub origin_port_end: u16,
+    /// The vnet as nodes number it; `None` is the public Internet.
+    pub vnet: Option<VnetId>,
+    /// The vnet's id; `None` is the public Internet.
+    pub virtual_network_id: Option<Uuid>,
+}
+
+/// A layer-4 protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}

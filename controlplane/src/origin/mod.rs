@@ -1,0 +1,7 @@
+//! The Origin API: what a proxy asks about a host, and which layer-4 apps it serves.
+//!
+//! In: a snapshot of what exists. Out: plain answers, serialized as JSON. State: none.
+
+mod answer;
+
+pub use answer::{App, Apps, HostAnswer, Transport};
