@@ -1,0 +1,174 @@
+//! Longest-prefix match over IPv4 and IPv6 for one vnet: few prefixes in a line, many in a trie.
+//!
+//! In: prefixes and their values from the one [`Writer`], which keeps the RIB. Out: look-ups in the
+//! [`Table`] by any pinned thread. Each address changes from its old answer to its new one in one
+//! atomic store, so a look-up during a change gives one of the two and nothing else. A change of
+//! value alone is one store for all addresses of the prefix.
+//!
+//! Up to [`INLINE_MAX`] prefixes are a sorted array that is replaced as a whole; more are a trie of
+//! 8-bit strides whose leaves point to one slot per prefix.
+
+mod family;
+mod key;
+mod trie;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use self::family::{Family, Rib};
+use super::Nexthop;
+use super::publish::Guard;
+use crate::id::TunnelId;
+
+pub use self::family::INLINE_MAX;
+pub use self::trie::{CHUNKS_MAX, Full};
+
+/// What a prefix leads to, packed into one atomic word.
+pub trait Value: Copy + PartialEq + fmt::Debug {
+    /// The word.
+    ///
+    /// # Panics
+    /// When the value has no word: `TunnelId(u32::MAX)` names no tunnel.
+    fn to_word(self) -> u32;
+
+    /// The value of a word that [`Value::to_word`] made.
+    fn from_word(word: u32) -> Self;
+}
+
+/// The word of `Nexthop::Local`; tunnels have their own number.
+const LOCAL: u32 = u32::MAX;
+
+impl Value for Nexthop {
+    fn to_word(self) -> u32 {
+        match self {
+            Nexthop::Local => LOCAL,
+            Nexthop::Tunnel(id) => id.to_word(),
+        }
+    }
+
+    fn from_word(word: u32) -> Self {
+        match word {
+            LOCAL => Nexthop::Local,
+            id => Nexthop::Tunnel(TunnelId(id)),
+        }
+    }
+}
+
+impl Value for TunnelId {
+    fn to_word(self) -> u32 {
+        assert_ne!(self.0, LOCAL, "TunnelId(u32::MAX) names no tunnel");
+        self.0
+    }
+
+    fn from_word(word: u32) -> Self {
+        TunnelId(word)
+    }
+}
+
+/// The read side, shared by all workers.
+#[derive(Debug)]
+pub struct Table<V> {
+    v4: Family<u32>,
+    v6: Family<u128>,
+    value: PhantomData<fn() -> V>,
+}
+
+impl<V: Value> Table<V> {
+    /// The value of the longest prefix that contains `address`. Lock-free; allocates nothing.
+    pub fn lookup(&self, address: IpAddr, guard: &Guard) -> Option<V> {
+        match address {
+            IpAddr::V4(address) => self.v4.lookup(address.to_bits(), guard),
+            IpAddr::V6(address) => self.v6.lookup(address.to_bits(), guard),
+        }
+        .map(V::from_word)
+    }
+}
+
+/// The only writer of one [`Table`]; keeps the RIB, so that a removal restores the covering prefix.
+#[derive(Debug)]
+pub struct Writer<V> {
+    table: Arc<Table<V>>,
+    v4: Rib<u32>,
+    v6: Rib<u128>,
+}
+
+impl<V: Value> Writer<V> {
+    /// A writer with its own empty table.
+    pub fn new() -> Self {
+        Self {
+            table: Arc::new(Table {
+                v4: Family::new(),
+                v6: Family::new(),
+                value: PhantomData,
+            }),
+            v4: Rib::new(),
+            v6: Rib::new(),
+        }
+    }
+
+    /// The table to read from.
+    pub fn table(&self) -> &Arc<Table<V>> {
+        &self.table
+    }
+
+    /// Makes `prefix` (host bits are ignored) lead to `value`. One store when the prefix is there.
+    ///
+    /// # Errors
+    /// [`Full`] when the table has no room; it is as it was.
+    ///
+    /// # Panics
+    /// When the value has no word, see [`Value::to_word`].
+    pub fn insert(&mut self, prefix: IpNet, value: V) -> Result<(), Full> {
+        let (len, word) = (prefix.prefix_len(), value.to_word());
+        match prefix.network() {
+            IpAddr::V4(key) => self.v4.insert(&self.table.v4, key.to_bits(), len, word),
+            IpAddr::V6(key) => self.v6.insert(&self.table.v6, key.to_bits(), len, word),
+        }
+    }
+
+    /// Takes `prefix` out; its addresses lead where the next shorter prefix says. Gives its value.
+    pub fn remove(&mut self, prefix: IpNet) -> Option<V> {
+        let len = prefix.prefix_len();
+        match prefix.network() {
+            IpAddr::V4(key) => self.v4.remove(&self.table.v4, key.to_bits(), len),
+            IpAddr::V6(key) => self.v6.remove(&self.table.v6, key.to_bits(), len),
+        }
+        .map(V::from_word)
+    }
+
+    /// All prefixes and their values, IPv4 first, by address and length.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, V)> + '_ {
+        let v4 = self
+            .v4
+            .iter()
+            .map(|(key, len, word)| (IpAddr::V4(key.into()), len, word));
+        let v6 = self
+            .v6
+            .iter()
+            .map(|(key, len, word)| (IpAddr::V6(key.into()), len, word));
+        v4.chain(v6).map(|(address, len, word)| {
+            let prefix = IpNet::new(address, len).expect("the RIB's lengths came from an IpNet");
+            (prefix, V::from_word(word))
+        })
+    }
+
+    /// Number of prefixes.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there is no prefix.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<V: Value> Default for Writer<V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
