@@ -1,0 +1,26 @@
+#!/bin/bash
+# Takes the world down: stops what up.sh started, removes the namespaces and testbed/run. Safe to repeat, and after a crash.
+#   down.sh [--keep-logs]   leaves testbed/run/logs
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+require_root
+take_lock
+
+# A crash may leave a pid file that up.sh of this version does not know: every one counts.
+shopt -s nullglob
+for file in "$RUN"/*.pid; do
+  stop "$(basename "$file" .pid)"
+done
+for ns in "${NAMESPACES[@]}"; do
+  if has_ns "$ns"; then
+    ip netns del "$ns" 2>/dev/null || { umount "/run/netns/$ns" 2>/dev/null && rm -f "/run/netns/$ns"; } ||
+      note "namespace $ns could not be removed"
+  fi
+done
+rm -f /run/wireguard/pcs1.sock /var/run/wireguard/pcs1.sock
+rm -rf "$STATE" /etc/netns/pc-client
+rmdir /etc/netns 2>/dev/null || true
+if [ "${1:-}" = --keep-logs ]; then
+  find "$RUN" -mindepth 1 -maxdepth 1 ! -name logs -exec rm -rf {} + 2>/dev/null || true
+else
+  rm -rf "$RUN"
+fi
