@@ -5,8 +5,10 @@
 //! `Outbox`; all of its memory is allocated when it is made.
 
 mod offload;
+mod split;
+mod coalesce;
+mod train;
 mod outbox;
-pub mod split;
 
 pub use offload::{Offload, PartialChecksum, Segmentation, VNET_HDR_LEN};
 pub use outbox::{Outbox, Transmit};

@@ -120,8 +120,7 @@ impl Offload {
     }
 
     /// What a super-packet of `protocol` says whose upper layer begins at `l4_offset`.
-    #[must_use]
-    pub fn of_super(protocol: u8, l4_offset: u16, segment_size: u16) -> Self {
+    pub(super) fn of_super(protocol: u8, l4_offset: u16, segment_size: u16) -> Self {
         let (segmentation, offset) = if protocol == UDP {
             (Segmentation::Udp, 6)
         } else {

@@ -1,8 +1,11 @@
 //! What a node has to send: trains for the underlay, super-packets for the overlay.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use super::Offload;
+use super::coalesce::Coalescer;
+use super::train::Trains;
 
 /// One thing to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,47 +29,79 @@ pub enum Transmit<'a> {
 }
 
 /// What a node has to send, in fixed pools. Nothing is allocated after [`Outbox::new`].
-#[derive(Debug, Default)]
+/// Cardinality: one per worker, owned by its node.
 pub struct Outbox {
-    scratch: Vec<u8>,
+    trains: Trains,
+    overlay: Coalescer,
 }
 
 impl Outbox {
-    /// An empty outbox with all its memory (about 10 MiB, touched as it is used).
+    /// An empty outbox with all its memory (about 15 MiB, touched as it is used).
     #[must_use]
     pub fn new() -> Self {
         Self {
-            scratch: vec![0; 65536],
+            trains: Trains::new(),
+            overlay: Coalescer::new(),
         }
     }
 
     /// Room for a datagram of at most `max` bytes at the end of the train for `to`. `None` when the
-    /// pool is used up: the caller drops and counts. A reservation that is not committed costs nothing.
-    pub fn reserve(&mut self, _to: SocketAddr, max: usize) -> Option<&mut [u8]> {
-        self.scratch.get_mut(..max)
+    /// pool is used up or `max` is above 65,000: the caller drops and counts. A reservation that
+    /// is not committed costs nothing.
+    pub fn reserve(&mut self, to: SocketAddr, max: usize) -> Option<&mut [u8]> {
+        self.trains.reserve(to, max)
     }
 
-    /// Sends the first `len` bytes of what [`Outbox::reserve`] gave last. Without a reservation
-    /// nothing happens.
-    pub fn commit(&mut self, _len: usize) {}
+    /// Sends the first `len` bytes of what [`Outbox::reserve`] gave last. Without a reservation, or
+    /// with a length of zero, nothing is sent.
+    ///
+    /// # Panics
+    /// When `len` is more than was reserved.
+    pub fn commit(&mut self, len: usize) {
+        self.trains.commit(len);
+    }
 
     /// Queues an inner packet for the overlay, together with others of its flow if it can be.
-    /// False when there is no room: the caller drops and counts.
+    /// False when there is no room, or it is no IP packet: the caller drops and counts.
     #[must_use]
-    pub fn deliver(&mut self, _packet: &[u8]) -> bool {
-        false
+    pub fn deliver(&mut self, packet: &[u8]) -> bool {
+        self.overlay.push(packet)
     }
 
     /// Queues a packet that is one super-packet already, or has a checksum left to complete.
-    /// False when there is no room: the caller drops and counts.
+    /// False when there is no room, or it is no IP packet: the caller drops and counts.
     #[must_use]
-    pub fn deliver_super(&mut self, _packet: &[u8], _offload: Offload) -> bool {
-        false
+    pub fn deliver_super(&mut self, packet: &[u8], offload: Offload) -> bool {
+        self.overlay.push_super(packet, offload)
     }
 
-    /// The next thing to send, in order for each destination; `None` when there is nothing. Each
-    /// call ends what it gives: call it at the end of a batch.
+    /// The next thing to send, in order for each destination and each flow; `None` when there is
+    /// nothing. What has been given cannot grow any more: call it at the end of a batch.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        None
+        if self.trains.len() > 0 {
+            let (to, segment_size, bytes) = self.trains.pop()?;
+            return Some(Transmit::Underlay {
+                to,
+                segment_size,
+                bytes,
+            });
+        }
+        let (offload, packet) = self.overlay.pop()?;
+        Some(Transmit::Overlay { offload, packet })
+    }
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("trains", &self.trains.len())
+            .field("overlay", &self.overlay.len())
+            .finish()
     }
 }
