@@ -1,0 +1,415 @@
+//! The kernel's side: link, addresses, routes, rules and switches, put up at start and taken down.
+//!
+//! Every route and rule carries the protocol number [`PROTOCOL`], so what a crash left behind is
+//! found and replaced, and nothing that somebody else made is touched. One router per network
+//! namespace.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteType};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+/// Marks our routes and rules (`rtm_protocol`). Numbers from 192 on have no daemon in iproute2's
+/// `rt_protos` up to 6.1 but for 192, 196 and 254.
+pub const PROTOCOL: u8 = 201;
+
+/// The table that what leaves from a source address is routed by.
+pub const TABLE: u32 = 100;
+
+/// Before the main table (32766), after the local one (0).
+pub const RULE_PRIORITY: u32 = 1000;
+
+/// Below every other route of [`TABLE`].
+const LAST_RESORT: u32 = u32::MAX - 1;
+
+/// Bursts of a sender wait in the device, not in the worker.
+const TX_QUEUE_LEN: u32 = 10_000;
+
+/// `RT_TABLE_LOCAL` (rtnetlink(7)).
+const LOCAL_TABLE: u32 = 255;
+
+/// What the kernel is to be told.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The TUN device, which exists.
+    pub tun: String,
+    /// Its MTU.
+    pub mtu: u16,
+    /// Which side of a tunnel this machine is.
+    pub side: Side,
+}
+
+/// Which side of a tunnel this machine is.
+#[derive(Clone, Debug)]
+pub enum Side {
+    /// Sockets of this machine bind to addresses of these prefixes; what they send goes to the TUN.
+    Edge {
+        /// The slice, IPv4 and IPv6.
+        sources: Vec<IpNet>,
+    },
+    /// This machine forwards between its LAN and the TUN.
+    Site {
+        /// Destinations behind the TUN.
+        routes: Vec<IpNet>,
+        /// The TUN's own address, which ICMP errors come from.
+        address: IpAddr,
+    },
+}
+
+/// A step that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct RouteError {
+    /// What was tried, in the words of ip(8).
+    pub step: String,
+    /// The kernel's answer.
+    pub source: io::Error,
+}
+
+/// What was put up, and how the switches stood before.
+#[derive(Debug)]
+pub struct Installed {
+    switches: Vec<(PathBuf, String)>,
+}
+
+impl Installed {
+    /// Removes what carries our mark, and puts the switches back. Routes through the TUN and
+    /// addresses on it go with the device.
+    ///
+    /// # Errors
+    /// The first step that the kernel refused; the others were done all the same.
+    pub fn remove(self) -> Result<(), RouteError> {
+        let purged = run(async |handle| purge(&handle).await);
+        for (path, before) in self.switches.iter().rev() {
+            if let Err(error) = std::fs::write(path, before) {
+                tracing::warn!(path = %path.display(), %error, "a switch stays as it is");
+            }
+        }
+        purged
+    }
+}
+
+/// Puts the plan up. Leftovers of an earlier run are replaced.
+///
+/// # Errors
+/// The step that the kernel refused; what was put up before it is gone again.
+pub fn install(plan: &Plan) -> Result<Installed, RouteError> {
+    let mut installed = Installed {
+        switches: Vec::new(),
+    };
+    let done = switches(plan, &mut installed.switches).and_then(|()| {
+        run(async |handle| {
+            purge(&handle).await?;
+            let tun = link(&handle, &plan.tun).await?;
+            set_up_link(&handle, plan, tun).await?;
+            match &plan.side {
+                Side::Edge { sources } => edge(&handle, tun, sources).await,
+                Side::Site { routes, address } => site(&handle, tun, routes, *address).await,
+            }
+        })
+    });
+    match done {
+        Ok(()) => Ok(installed),
+        Err(error) => {
+            if let Err(error) = installed.remove() {
+                tracing::debug!(%error, "while taking down a half-made set-up");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Runs one conversation with the kernel to its end, on a runtime of its own.
+fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T, RouteError>) -> Result<T, RouteError> {
+    let failed = |source| RouteError {
+        step: "netlink socket".into(),
+        source,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(failed)?;
+    runtime.block_on(async {
+        // Strict, so that the kernel filters a dump by protocol: the machine may hold a full table.
+        let (connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().map_err(failed)?;
+        let connection = tokio::spawn(connection);
+        let result = work(handle).await;
+        connection.abort();
+        result
+    })
+}
+
+async fn edge(handle: &Handle, tun: u32, sources: &[IpNet]) -> Result<(), RouteError> {
+    let lo = link(handle, "lo").await?;
+    for net in sources {
+        let local = route(*net)?.output_interface(lo).table_id(LOCAL_TABLE);
+        let local = local
+            .kind(RouteType::Local)
+            .scope(scope_of_local(*net))
+            .build();
+        add_route(handle, local, || format!("ip route add local {net} dev lo")).await?;
+        let all = default_of(*net);
+        let default = route(all)?.output_interface(tun).table_id(TABLE).build();
+        add_route(handle, default, || {
+            format!("ip route add default dev tun table {TABLE}")
+        })
+        .await?;
+        // Without a worker nothing with a vnet's source address may follow the main table.
+        let refuse = route(all)?.kind(RouteType::Unreachable).table_id(TABLE);
+        let refuse = refuse.priority(LAST_RESORT).build();
+        add_route(handle, refuse, || {
+            format!("ip route add unreachable default table {TABLE}")
+        })
+        .await?;
+        add_rule(handle, *net).await?;
+    }
+    Ok(())
+}
+
+async fn site(
+    handle: &Handle,
+    tun: u32,
+    routes: &[IpNet],
+    address: IpAddr,
+) -> Result<(), RouteError> {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let added = handle
+        .address()
+        .add(tun, address, bits)
+        .replace()
+        .execute()
+        .await;
+    added.map_err(|e| refused(format!("ip addr add {address}/{bits} dev tun"), e))?;
+    for net in routes {
+        let message = route(*net)?.output_interface(tun).build();
+        add_route(handle, message, || format!("ip route add {net} dev tun")).await?;
+    }
+    Ok(())
+}
+
+async fn set_up_link(handle: &Handle, plan: &Plan, tun: u32) -> Result<(), RouteError> {
+    let message = LinkMessageBuilder::<LinkUnspec>::new()
+        .index(tun)
+        .mtu(plan.mtu.into())
+        .txqueuelen(TX_QUEUE_LEN)
+        .up()
+        .build();
+    let Plan { tun, mtu, .. } = plan;
+    let step = || format!("ip link set {tun} up mtu {mtu} txqueuelen {TX_QUEUE_LEN}");
+    handle
+        .link()
+        .change(message)
+        .execute()
+        .await
+        .map_err(|e| refused(step(), e))
+}
+
+async fn link(handle: &Handle, name: &str) -> Result<u32, RouteError> {
+    let mut links = handle.link().get().match_name(name).execute();
+    let found = links
+        .try_next()
+        .await
+        .map_err(|e| refused(format!("ip link show {name}"), e))?;
+    found
+        .map(|link| link.header.index)
+        .ok_or_else(|| RouteError {
+            step: format!("ip link show {name}"),
+            source: io::ErrorKind::NotFound.into(),
+        })
+}
+
+fn route(to: IpNet) -> Result<RouteMessageBuilder<IpAddr>, RouteError> {
+    let prefix = RouteMessageBuilder::<IpAddr>::new()
+        .protocol(RouteProtocol::Other(PROTOCOL))
+        .destination_prefix(to.network(), to.prefix_len());
+    prefix.map_err(|error| RouteError {
+        step: format!("route to {to}"),
+        source: io::Error::new(io::ErrorKind::InvalidInput, error),
+    })
+}
+
+async fn add_route(
+    handle: &Handle,
+    route: RouteMessage,
+    step: impl Fn() -> String,
+) -> Result<(), RouteError> {
+    handle
+        .route()
+        .add(route)
+        .replace()
+        .execute()
+        .await
+        .map_err(|e| refused(step(), e))
+}
+
+async fn add_rule(handle: &Handle, from: IpNet) -> Result<(), RouteError> {
+    let rule = handle.rule().add().table_id(TABLE).priority(RULE_PRIORITY);
+    let rule = rule.action(RuleAction::ToTable);
+    let mark = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
+    let added = match from {
+        IpNet::V4(net) => {
+            let mut rule = rule.v4().source_prefix(net.network(), net.prefix_len());
+            rule.message_mut().attributes.push(mark);
+            rule.execute().await
+        }
+        IpNet::V6(net) => {
+            let mut rule = rule.v6().source_prefix(net.network(), net.prefix_len());
+            rule.message_mut().attributes.push(mark);
+            rule.execute().await
+        }
+    };
+    added.map_err(|e| refused(format!("ip rule add from {from} lookup {TABLE}"), e))
+}
+
+/// Deletes every rule and route with our mark. A family that the kernel lacks has none.
+async fn purge(handle: &Handle) -> Result<(), RouteError> {
+    for version in [IpVersion::V4, IpVersion::V6] {
+        let rules = handle.rule().get(version.clone()).execute();
+        let rules: Vec<RuleMessage> = rules.try_collect().await.unwrap_or_default();
+        for rule in rules.into_iter().filter(is_our_rule) {
+            let gone = handle.rule().del(rule).execute().await;
+            gone.or_else(unless_gone)
+                .map_err(|e| refused("ip rule del".into(), e))?;
+        }
+        let mut wanted = match version {
+            IpVersion::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            IpVersion::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        };
+        wanted.header.protocol = RouteProtocol::Other(PROTOCOL);
+        wanted.header.table = 0;
+        wanted.header.scope = 0.into();
+        wanted.header.kind = RouteType::Unspec;
+        let routes: Vec<RouteMessage> = handle
+            .route()
+            .get(wanted)
+            .execute()
+            .try_collect()
+            .await
+            .unwrap_or_default();
+        for route in routes.into_iter().filter(is_our_route) {
+            let gone = handle.route().del(route).execute().await;
+            gone.or_else(unless_gone)
+                .map_err(|e| refused("ip route del".into(), e))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_our_rule(rule: &RuleMessage) -> bool {
+    rule.attributes
+        .contains(&RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+}
+
+fn is_our_route(route: &RouteMessage) -> bool {
+    route.header.protocol == RouteProtocol::Other(PROTOCOL)
+}
+
+/// What went by itself meanwhile is as good as deleted.
+fn unless_gone(error: rtnetlink::Error) -> Result<(), rtnetlink::Error> {
+    if let rtnetlink::Error::NetlinkError(message) = &error
+        && matches!(-message.raw_code(), nix::libc::ESRCH | nix::libc::ENOENT)
+    {
+        return Ok(());
+    }
+    Err(error)
+}
+
+fn refused(step: String, error: rtnetlink::Error) -> RouteError {
+    let source = if let rtnetlink::Error::NetlinkError(message) = &error {
+        message.to_io()
+    } else {
+        io::Error::other(error)
+    };
+    RouteError { step, source }
+}
+
+fn default_of(net: IpNet) -> IpNet {
+    match net {
+        IpNet::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpNet::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+/// IPv4 wants `RT_SCOPE_HOST` on local routes; IPv6 has no scopes there.
+fn scope_of_local(net: IpNet) -> rtnetlink::packet_route::route::RouteScope {
+    use rtnetlink::packet_route::route::RouteScope;
+    match net {
+        IpNet::V4(_) => RouteScope::Host,
+        IpNet::V6(_) => RouteScope::Universe,
+    }
+}
+
+/// Turns the kernel's switches, and remembers in `before` those that outlive the TUN device.
+fn switches(plan: &Plan, before: &mut Vec<(PathBuf, String)>) -> Result<(), RouteError> {
+    let tun = &plan.tun;
+    let v4 = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{tun}"));
+    // The stricter of `all` and the device counts, and 2 (loose) is above 1 (strict): the device
+    // alone is enough, whatever `all` says, and no other device gets laxer.
+    let all = read(Path::new("/proc/sys/net/ipv4/conf/all/rp_filter"));
+    set(
+        &v4.join("rp_filter"),
+        if all.as_deref() == Some("0") {
+            "0"
+        } else {
+            "2"
+        },
+    )?;
+    // ICMP errors of this node come in by the TUN from its own address.
+    set(&v4.join("accept_local"), "1")?;
+    let v6 = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{tun}"));
+    if v6.exists() {
+        set(&v6.join("disable_ipv6"), "0")?;
+        // No link-local address: the kernel's own multicast chatter has no place in a tunnel.
+        set(&v6.join("addr_gen_mode"), "1")?;
+    }
+    let lasting: &[(&str, &str)] = match plan.side {
+        // A local route is enough to bind for IPv4; IPv6 wants an address on a device, or this.
+        Side::Edge { .. } => &[(
+            "/proc/sys/net/ipv6/ip_nonlocal_bind",
+            "sockets bind to sources",
+        )],
+        Side::Site { .. } => &[
+            (
+                "/proc/sys/net/ipv4/ip_forward",
+                "this machine forwards IPv4",
+            ),
+            (
+                "/proc/sys/net/ipv6/conf/all/forwarding",
+                "this machine forwards IPv6",
+            ),
+        ],
+    };
+    for (path, why) in lasting {
+        let path = Path::new(path);
+        match read(path) {
+            // No such switch, no such family.
+            None => {}
+            Some(value) if value == "1" => {}
+            Some(value) => {
+                set(path, "1")?;
+                tracing::info!(path = %path.display(), before = value, "set to 1: {why}");
+                before.push((path.to_owned(), value));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path)
+        .ok()
+        .map(|value| value.trim().to_owned())
+}
+
+fn set(path: &Path, value: &str) -> Result<(), RouteError> {
+    std::fs::write(path, value).map_err(|source| RouteError {
+        step: format!("echo {value} > {}", path.display()),
+        source,
+    })
+}

@@ -1,0 +1,330 @@
+//! UDP sockets towards the underlay: trains of datagrams out (GSO) and in (GRO).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sockopt};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, Type};
+
+/// Send and receive buffers that are asked for. 7 MiB is what WireGuard's user-space
+/// implementations ask for: about 20 ms at 3 Gb/s.
+const BUFFER_BYTES: usize = 7 << 20;
+
+/// Refused trains in a row (`EINVAL`) after which a socket stops trying. One refusal means a path
+/// whose MTU is smaller than a datagram; this many without a success mean the kernel.
+const REFUSALS_MAX: u32 = 16;
+
+/// `cmsghdr` + `u16`, padded as `CMSG_SPACE` does.
+const SEGMENT_CONTROL_BYTES: usize = 24;
+/// `CMSG_LEN(2)`: a 16-byte header and the number.
+const SEGMENT_CONTROL_LEN: usize = 18;
+
+/// One socket of one worker: bound, non-blocking, of one family.
+#[derive(Debug)]
+pub struct Socket {
+    socket: socket2::Socket,
+    local: SocketAddr,
+    /// Whether trains still go out in one call.
+    is_gso: bool,
+    refusals: u32,
+    control: Vec<u8>,
+}
+
+/// A train of datagrams of one sender.
+#[derive(Debug)]
+pub struct Received {
+    /// Who sent them.
+    pub from: SocketAddr,
+    /// Bytes read into the caller's buffer.
+    pub len: usize,
+    /// Length of each datagram but the last, which may be shorter; never 0.
+    pub segment_size: usize,
+}
+
+/// What became of a train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// One call took it.
+    Whole,
+    /// The kernel refused the train; the datagrams went one by one.
+    Singly,
+    /// The socket's buffer is full from the datagram that begins at this byte on.
+    Full {
+        /// Where the rest of the train begins.
+        from: usize,
+    },
+}
+
+impl Socket {
+    /// Binds. An address in use is `EADDRINUSE`: neither port nor address is shared.
+    ///
+    /// # Errors
+    /// Those of socket(2) and bind(2).
+    pub fn bind(local: SocketAddr) -> io::Result<Self> {
+        let socket =
+            socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+        if local.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&local.into())?;
+        set_buffers(&socket)?;
+        // A kernel without GRO (before 5.0) gives datagrams one by one, which is as right.
+        if let Err(error) = nix::sys::socket::setsockopt(&socket, sockopt::UdpGroSegment, &true) {
+            tracing::debug!(%local, %error, "no UDP_GRO");
+        }
+        // 0 is "no segmentation by default": asks only whether the kernel knows the option.
+        let is_gso = nix::sys::socket::setsockopt(&socket, sockopt::UdpGsoSegment, &0).is_ok();
+        let local = socket.local_addr()?.as_socket().unwrap_or(local);
+        Ok(Self {
+            socket,
+            local,
+            is_gso,
+            refusals: 0,
+            control: cmsg_space!(i32),
+        })
+    }
+
+    /// The address in use.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether trains still go out in one call.
+    pub fn is_gso(&self) -> bool {
+        self.is_gso
+    }
+
+    /// Reads one train into `buffer`, which should have 65,535 bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing waits; everything else is about one datagram or is passing.
+    pub fn recv(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let fd = self.socket.as_raw_fd();
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let message =
+            recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut self.control[..]), flags)?;
+        if message.flags.contains(MsgFlags::MSG_TRUNC) {
+            return Err(Errno::EMSGSIZE.into());
+        }
+        let len = message.bytes;
+        let mut segment_size = len.max(1);
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::UdpGroSegments(size) = control {
+                segment_size = usize::try_from(size).unwrap_or(len).clamp(1, len.max(1));
+            }
+        }
+        let from = message
+            .address
+            .as_ref()
+            .and_then(address)
+            .ok_or(Errno::EAFNOSUPPORT)?;
+        Ok(Received {
+            from,
+            len,
+            segment_size,
+        })
+    }
+
+    /// Sends `train`: datagrams of `segment_size` bytes, the last may be shorter.
+    ///
+    /// # Errors
+    /// Those of sendmsg(2) about the destination; the rest of the train is lost.
+    pub fn send(&mut self, to: SocketAddr, segment_size: usize, train: &[u8]) -> io::Result<Sent> {
+        let to = SockAddr::from(to);
+        let segment_size = segment_size.max(1);
+        if train.len() <= segment_size {
+            return self.send_singly(&to, segment_size, train, Sent::Whole);
+        }
+        let size = u16::try_from(segment_size).map_err(|_large| Errno::EMSGSIZE)?;
+        if !self.is_gso {
+            return self.send_singly(&to, segment_size, train, Sent::Singly);
+        }
+        let control = segment_control(size);
+        let parts = [IoSlice::new(train)];
+        let message = MsgHdr::new()
+            .with_addr(&to)
+            .with_buffers(&parts)
+            .with_control(&control);
+        match self.socket.sendmsg(&message, libc::MSG_DONTWAIT) {
+            Ok(_) => {
+                self.refusals = 0;
+                Ok(Sent::Whole)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Full { from: 0 }),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EIO) => {
+                    self.refused(REFUSALS_MAX);
+                    self.send_singly(&to, segment_size, train, Sent::Singly)
+                }
+                Some(libc::EINVAL | libc::EMSGSIZE) => {
+                    self.refused(1);
+                    self.send_singly(&to, segment_size, train, Sent::Singly)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Counts refusals; too many and trains are over for this socket. `EIO` (the device cannot
+    /// complete checksums, udp(7)) is final at once.
+    fn refused(&mut self, times: u32) {
+        self.refusals = self.refusals.saturating_add(times);
+        if self.refusals >= REFUSALS_MAX {
+            self.is_gso = false;
+            tracing::info!(local = %self.local, "the kernel refuses UDP trains: sending singly");
+        }
+    }
+
+    fn send_singly(
+        &self,
+        to: &SockAddr,
+        segment_size: usize,
+        train: &[u8],
+        done: Sent,
+    ) -> io::Result<Sent> {
+        for (index, datagram) in train.chunks(segment_size).enumerate() {
+            match self.socket.send_to(datagram, to) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Sent::Full {
+                        from: index * segment_size,
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Asks for big buffers: past the system's limit with `CAP_NET_ADMIN`, up to it without.
+fn set_buffers(socket: &socket2::Socket) -> io::Result<()> {
+    use nix::sys::socket::setsockopt;
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
+        socket.set_recv_buffer_size(BUFFER_BYTES)?;
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &BUFFER_BYTES).is_err() {
+        socket.set_send_buffer_size(BUFFER_BYTES)?;
+    }
+    Ok(())
+}
+
+/// The control message `UDP_SEGMENT`, laid out as cmsg(3) says for a 64-bit `cmsghdr`. Written by
+/// hand because the libraries' builders allocate on every send.
+fn segment_control(size: u16) -> [u8; SEGMENT_CONTROL_BYTES] {
+    const {
+        assert!(
+            size_of::<libc::cmsghdr>() == 16,
+            "64-bit Linux: length, level, type"
+        )
+    };
+    let mut control = [0; SEGMENT_CONTROL_BYTES];
+    control[..8].copy_from_slice(&SEGMENT_CONTROL_LEN.to_ne_bytes());
+    control[8..12].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+    control[12..16].copy_from_slice(&libc::UDP_SEGMENT.to_ne_bytes());
+    control[16..18].copy_from_slice(&size.to_ne_bytes());
+    control
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = storage.as_sockaddr_in() {
+        return Some(SocketAddr::new(IpAddr::V4(v4.ip()), v4.port()));
+    }
+    let v6 = storage.as_sockaddr_in6()?;
+    Some(SocketAddr::V6((*v6).into()))
+}
+
+/// The wildcard address of the family of `like`, with its port.
+pub fn wildcard(like: SocketAddr) -> SocketAddr {
+    let ip = match like {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(ip, like.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    fn recv_all(socket: &mut Socket, want: usize) -> Vec<Vec<u8>> {
+        let mut got = Vec::new();
+        let mut buffer = vec![0; 65_535];
+        while got.len() < want {
+            let mut wait = [nix::poll::PollFd::new(
+                socket.as_fd(),
+                nix::poll::PollFlags::POLLIN,
+            )];
+            assert_ne!(
+                nix::poll::poll(&mut wait, 1000_u16).unwrap(),
+                0,
+                "nothing arrived"
+            );
+            let train = socket.recv(&mut buffer).unwrap();
+            got.extend(
+                buffer[..train.len]
+                    .chunks(train.segment_size)
+                    .map(<[u8]>::to_vec),
+            );
+        }
+        got
+    }
+
+    fn train(segments: u8, size: usize, last: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (1..segments).flat_map(|n| vec![n; size]).collect();
+        bytes.extend(vec![segments; last]);
+        bytes
+    }
+
+    #[test]
+    fn a_train_arrives_as_the_datagrams_it_was_made_of() {
+        let mut a = Socket::bind(LOOPBACK).unwrap();
+        let mut b = Socket::bind(LOOPBACK).unwrap();
+        let bytes = train(40, 1452, 77);
+        assert_eq!(a.send(b.local(), 1452, &bytes).unwrap(), Sent::Whole);
+        let want: Vec<Vec<u8>> = bytes.chunks(1452).map(<[u8]>::to_vec).collect();
+        assert_eq!(recv_all(&mut b, 40), want);
+    }
+
+    #[test]
+    fn after_too_many_refusals_trains_go_singly_and_arrive_all_the_same() {
+        let mut a = Socket::bind(LOOPBACK).unwrap();
+        let mut b = Socket::bind(LOOPBACK).unwrap();
+        a.refused(REFUSALS_MAX);
+        assert!(!a.is_gso());
+        let bytes = train(5, 100, 3);
+        assert_eq!(a.send(b.local(), 100, &bytes).unwrap(), Sent::Singly);
+        assert_eq!(recv_all(&mut b, 5).concat(), bytes);
+    }
+
+    #[test]
+    fn two_sockets_on_one_port_are_refused() {
+        let a = Socket::bind(LOOPBACK).unwrap();
+        let error = Socket::bind(a.local()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        // The wildcard overlaps as well.
+        assert!(Socket::bind(wildcard(a.local())).is_err());
+    }
+
+    #[test]
+    fn a_single_datagram_needs_no_train() {
+        let mut a = Socket::bind(LOOPBACK).unwrap();
+        let mut b = Socket::bind(LOOPBACK).unwrap();
+        assert_eq!(a.send(b.local(), 1, &[7]).unwrap(), Sent::Whole);
+        assert_eq!(recv_all(&mut b, 1), vec![vec![7]]);
+    }
+}
