@@ -1,8 +1,18 @@
 //! The northbound: what the control plane wants this node to be, and how it changes.
 //!
 //! In: a [`Spec`] (desired state) or a [`Delta`] between two of them. Out: writes to the tables and
-//! tunnel changes for the workers. State: the applied [`Spec`], owned by the program thread.
+//! tunnel changes for the workers. State: the applied [`Spec`] and the write sides of all tables,
+//! owned by the [`Programmer`] of the program thread; [`Tables`] are what everybody reads.
 
+mod apply;
+#[cfg(test)]
+mod apply_tests;
+mod show;
 mod spec;
+mod tables;
+mod vnet;
 
+pub use apply::{Applied, Programmer, TunnelChange};
+pub use show::{FibRow, ReturnRow, SourceRow};
 pub use spec::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};
+pub use tables::{Tables, VnetTables};

@@ -1,0 +1,413 @@
+//! From one desired state to the next: table writes and tunnel changes, in an order that loses
+//! nothing and leaks nothing.
+//!
+//! What goes away leaves the tables before the worker is told; what comes is told to the worker
+//! before it enters the tables. A change that cannot be made is refused with its reason, and the
+//! rest goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+
+use super::tables::Tables;
+use super::vnet::VnetWriter;
+use super::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};
+use crate::fib::return_table::{self, Owner};
+use crate::fib::{Nexthop, lpm};
+use crate::id::{NodeId, TunnelId, VnetId, WorkerId};
+use crate::source::{Leases, NoAddressLeft, RANGE_V4, RANGE_V6, Slice};
+
+/// The only worker of a node, as long as there is one.
+const WORKER: WorkerId = WorkerId(0);
+/// Smallest inner MTU: every IPv4 host takes 576 bytes (RFC 1122, section 3.3.2).
+const MTU_MIN: u16 = 576;
+/// Largest inner MTU: a jumbo frame.
+const MTU_MAX: u16 = 9000;
+
+/// What the worker that owns a tunnel is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunnelChange {
+    /// The tunnel exists, with these properties.
+    Put(TunnelId, Tunnel),
+    /// The tunnel is gone.
+    Delete(TunnelId),
+}
+
+/// What became of a [`Delta`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The revision that the node is at, but for what was rejected.
+    pub revision: u64,
+    /// Objects that are not as the delta wants them, and why; a sentence for people.
+    pub rejected: Vec<(Key, String)>,
+}
+
+/// Owner of the applied [`Spec`] and only writer of the [`Tables`]. One per node.
+#[derive(Debug)]
+pub struct Programmer {
+    node: NodeId,
+    tables: Arc<Tables>,
+    spec: Spec,
+    pub(super) vnets: BTreeMap<VnetId, VnetWriter>,
+    pub(super) returns: return_table::Writer,
+    /// Nothing on a site: it has no slice.
+    pub(super) leases: Option<Leases>,
+}
+
+/// Why an object is not as it should be.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("0 names no virtual network")]
+    VnetZero,
+    #[error("{0} does not exist on this node")]
+    NoVnet(VnetId),
+    #[error("{0} does not exist on this node")]
+    NoTunnel(TunnelId),
+    #[error("{0} belongs to {1}, and packets never cross from one virtual network into another")]
+    ForeignTunnel(TunnelId, VnetId),
+    #[error("{0} was deleted, or moved to another virtual network, while this still led to it")]
+    TunnelGone(TunnelId),
+    #[error("{0} was deleted while this was still in it")]
+    VnetGone(VnetId),
+    #[error("{0} is not a tunnel number")]
+    TunnelNumber(TunnelId),
+    #[error("an MTU is {MTU_MIN} to {MTU_MAX} bytes, not {0}")]
+    Mtu(u16),
+    #[error("the prefix has host bits: {0} is meant")]
+    HostBits(IpNet),
+    #[error("{0} lies inside the source range, which belongs to the edge")]
+    Reserved(IpNet),
+    #[error("an edge has no network of its own to deliver to")]
+    LocalOnEdge,
+    #[error("the worker refused it: {0}")]
+    Worker(String),
+    #[error(transparent)]
+    Address(#[from] NoAddressLeft),
+    #[error(transparent)]
+    Full(#[from] lpm::Full),
+}
+
+/// One run of [`Programmer::apply`].
+struct Run<'a> {
+    tell: &'a mut dyn FnMut(TunnelChange) -> Result<(), String>,
+    rejected: BTreeMap<Key, Refusal>,
+    /// Routes that the delta puts: one whose tunnel goes is about to get another.
+    puts: BTreeSet<Key>,
+    /// Routes that were left in the tables although their tunnel went, because of `puts`.
+    kept: Vec<RouteKey>,
+}
+
+impl Programmer {
+    /// A node that was told nothing yet: an edge with its slice, or a site without one.
+    pub fn new(slice: Option<Slice>, node: NodeId) -> Self {
+        let returns = return_table::Writer::new();
+        Self {
+            node,
+            tables: Arc::new(Tables::new(returns.table().clone())),
+            spec: Spec::default(),
+            vnets: BTreeMap::new(),
+            returns,
+            leases: slice.map(Leases::new),
+        }
+    }
+
+    /// The read side.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// What the node is: the desired state without what was rejected. The delta to give next is
+    /// this one's [`Spec::diff`] to the desired state; it tries again what was rejected.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Makes the changes. Each object is either as its last change says, or among the rejected.
+    pub fn apply(
+        &mut self,
+        delta: &Delta,
+        tell: &mut dyn FnMut(TunnelChange) -> Result<(), String>,
+    ) -> Applied {
+        let puts = delta
+            .changes
+            .iter()
+            .filter(|change| is_put(change))
+            .map(Change::key);
+        let mut run = Run {
+            tell,
+            rejected: BTreeMap::new(),
+            puts: puts.collect(),
+            kept: Vec::new(),
+        };
+        let redirects = self.redirects(delta);
+        let (first, then): (Vec<_>, Vec<_>) = delta
+            .changes
+            .iter()
+            .partition(|change| redirects.contains(&change.key()));
+        for change in first.into_iter().chain(then) {
+            match self.change(change, &mut run) {
+                Ok(()) => run.rejected.remove(&change.key()),
+                Err(refusal) => run.rejected.insert(change.key(), refusal),
+            };
+        }
+        for key in std::mem::take(&mut run.kept) {
+            self.delete_dangling(&key);
+        }
+        self.spec.revision = delta.revision;
+        Applied {
+            revision: delta.revision,
+            rejected: run
+                .rejected
+                .into_iter()
+                .map(|(key, refusal)| (key, refusal.to_string()))
+                .collect(),
+        }
+    }
+
+    /// Routes that only move to a tunnel that is there and stays as it is. They go first: their old
+    /// tunnel may be about to go, and not a packet need be lost.
+    fn redirects(&self, delta: &Delta) -> BTreeSet<Key> {
+        let mut changes = BTreeMap::new();
+        for change in &delta.changes {
+            *changes.entry(change.key()).or_insert(0) += 1;
+        }
+        delta
+            .changes
+            .iter()
+            .filter(|change| match change {
+                Change::PutRoute(key, route) => {
+                    let is_tunnel_touched = match route.nexthop {
+                        Nexthop::Tunnel(id) => changes.contains_key(&Key::Tunnel(id)),
+                        Nexthop::Local => false,
+                    };
+                    self.spec.routes.contains_key(key)
+                        && changes[&change.key()] == 1
+                        && !changes.contains_key(&Key::Vnet(key.vnet))
+                        && !is_tunnel_touched
+                        && self.check_route(key, route).is_ok()
+                }
+                Change::PutVnet(..)
+                | Change::DeleteVnet(_)
+                | Change::PutTunnel(..)
+                | Change::DeleteTunnel(_)
+                | Change::DeleteRoute(_) => false,
+            })
+            .map(Change::key)
+            .collect()
+    }
+
+    fn change(&mut self, change: &Change, run: &mut Run<'_>) -> Result<(), Refusal> {
+        match change {
+            Change::PutVnet(id, vnet) => self.put_vnet(*id, vnet),
+            Change::DeleteVnet(id) => {
+                self.delete_vnet(*id, run);
+                Ok(())
+            }
+            Change::PutTunnel(id, tunnel) => self.put_tunnel(*id, tunnel, run),
+            Change::DeleteTunnel(id) => self.delete_tunnel(*id, run),
+            Change::PutRoute(key, route) => self.put_route(key, route),
+            Change::DeleteRoute(key) => {
+                self.delete_route(key);
+                Ok(())
+            }
+        }
+    }
+
+    fn put_vnet(&mut self, id: VnetId, vnet: &Vnet) -> Result<(), Refusal> {
+        if id.0 == 0 {
+            return Err(Refusal::VnetZero);
+        }
+        let is_edge = self.leases.is_some();
+        let address = match &mut self.leases {
+            Some(leases) => Some(leases.lease(id, WORKER)?),
+            None => None,
+        };
+        let writer = self.vnets.entry(id).or_default();
+        self.tables
+            .publish(id, Some(writer.tables(&vnet.name, is_edge)));
+        if self.spec.vnets.insert(id, vnet.clone()).is_some() {
+            return Ok(());
+        }
+        if let Some(address) = address {
+            let owner = Owner {
+                vnet: id,
+                node: self.node,
+                worker: WORKER,
+            };
+            self.returns
+                .set(Ipv4Net::from(address), owner)
+                .expect("a slice lies inside the return table's range");
+        }
+        self.publish_sources();
+        Ok(())
+    }
+
+    /// Takes a vnet away, and whatever is still in it.
+    fn delete_vnet(&mut self, id: VnetId, run: &mut Run<'_>) {
+        let address = self.leases.as_mut().and_then(|leases| leases.release(id));
+        self.publish_sources();
+        if let Some(address) = address {
+            self.returns.clear(Ipv4Net::from(address));
+        }
+        self.tables.publish(id, None);
+        let routes: Vec<_> = self
+            .spec
+            .routes
+            .keys()
+            .filter(|key| key.vnet == id)
+            .copied()
+            .collect();
+        for key in routes {
+            self.delete_route(&key);
+            run.rejected.insert(Key::Route(key), Refusal::VnetGone(id));
+        }
+        let tunnels = self
+            .spec
+            .tunnels
+            .iter()
+            .filter(|(_, tunnel)| tunnel.vnet == id);
+        for tunnel in tunnels.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let refusal = self.delete_tunnel(tunnel, run).err();
+            let refusal = refusal.unwrap_or(Refusal::VnetGone(id));
+            run.rejected.insert(Key::Tunnel(tunnel), refusal);
+        }
+        self.vnets.remove(&id);
+        self.spec.vnets.remove(&id);
+    }
+
+    fn put_tunnel(
+        &mut self,
+        id: TunnelId,
+        tunnel: &Tunnel,
+        run: &mut Run<'_>,
+    ) -> Result<(), Refusal> {
+        if id.0 == u32::MAX {
+            return Err(Refusal::TunnelNumber(id));
+        }
+        if !(MTU_MIN..=MTU_MAX).contains(&tunnel.mtu) {
+            return Err(Refusal::Mtu(tunnel.mtu));
+        }
+        if let Some(prefix) = tunnel
+            .allowed
+            .iter()
+            .find(|prefix| self.is_reserved(prefix))
+        {
+            return Err(Refusal::Reserved(*prefix));
+        }
+        if !self.vnets.contains_key(&tunnel.vnet) {
+            return Err(Refusal::NoVnet(tunnel.vnet));
+        }
+        let is_moving = |known: &Tunnel| known.vnet != tunnel.vnet;
+        if self.spec.tunnels.get(&id).is_some_and(is_moving) {
+            self.delete_tunnel(id, run)?;
+        }
+        (run.tell)(TunnelChange::Put(id, tunnel.clone())).map_err(Refusal::Worker)?;
+        let vnet = self
+            .vnets
+            .get_mut(&tunnel.vnet)
+            .ok_or(Refusal::NoVnet(tunnel.vnet))?;
+        if let Err(full) = vnet.allow(id, &tunnel.allowed) {
+            // The worker goes back to what the tables say.
+            let back = match self.spec.tunnels.get(&id) {
+                Some(known) => TunnelChange::Put(id, known.clone()),
+                None => TunnelChange::Delete(id),
+            };
+            (run.tell)(back).map_err(Refusal::Worker)?;
+            return Err(full.into());
+        }
+        self.spec.tunnels.insert(id, tunnel.clone());
+        Ok(())
+    }
+
+    /// Takes a tunnel away. Routes that still lead to it go too, but for those that this run gives
+    /// another next hop: until then the worker drops their packets, it has no such tunnel.
+    fn delete_tunnel(&mut self, id: TunnelId, run: &mut Run<'_>) -> Result<(), Refusal> {
+        let Some(tunnel) = self.spec.tunnels.remove(&id) else {
+            return Ok(());
+        };
+        let comes_back = run.puts.contains(&Key::Tunnel(id));
+        let routes = self.spec.routes.iter();
+        let dangling = routes.filter(|(_, route)| route.nexthop == Nexthop::Tunnel(id));
+        for key in dangling.map(|(key, _)| *key).collect::<Vec<_>>() {
+            if comes_back || !run.puts.contains(&Key::Route(key)) {
+                self.delete_route(&key);
+            }
+            run.rejected
+                .insert(Key::Route(key), Refusal::TunnelGone(id));
+        }
+        if let Some(vnet) = self.vnets.get_mut(&tunnel.vnet) {
+            vnet.allow(id, &[]).expect("allowing less takes no room");
+        }
+        (run.tell)(TunnelChange::Delete(id)).map_err(Refusal::Worker)
+    }
+
+    fn put_route(&mut self, key: &RouteKey, route: &Route) -> Result<(), Refusal> {
+        self.check_route(key, route)?;
+        let vnet = self
+            .vnets
+            .get_mut(&key.vnet)
+            .ok_or(Refusal::NoVnet(key.vnet))?;
+        vnet.routes.insert(key.prefix, route.nexthop)?;
+        self.spec.routes.insert(*key, *route);
+        Ok(())
+    }
+
+    fn check_route(&self, key: &RouteKey, route: &Route) -> Result<(), Refusal> {
+        if !self.vnets.contains_key(&key.vnet) {
+            return Err(Refusal::NoVnet(key.vnet));
+        }
+        if key.prefix != key.prefix.trunc() {
+            return Err(Refusal::HostBits(key.prefix.trunc()));
+        }
+        if self.is_reserved(&key.prefix) {
+            return Err(Refusal::Reserved(key.prefix));
+        }
+        match route.nexthop {
+            Nexthop::Local if self.leases.is_some() => Err(Refusal::LocalOnEdge),
+            Nexthop::Local => Ok(()),
+            Nexthop::Tunnel(id) => match self.spec.tunnels.get(&id) {
+                None => Err(Refusal::NoTunnel(id)),
+                Some(tunnel) if tunnel.vnet != key.vnet => {
+                    Err(Refusal::ForeignTunnel(id, tunnel.vnet))
+                }
+                Some(_) => Ok(()),
+            },
+        }
+    }
+
+    fn delete_route(&mut self, key: &RouteKey) {
+        if let Some(vnet) = self.vnets.get_mut(&key.vnet) {
+            vnet.routes.remove(key.prefix);
+        }
+        self.spec.routes.remove(key);
+    }
+
+    /// Takes out a route whose tunnel went in this run and that got no other.
+    fn delete_dangling(&mut self, key: &RouteKey) {
+        let known = self.spec.routes.get(key).copied();
+        if known.is_some_and(|known| self.check_route(key, &known).is_err()) {
+            self.delete_route(key);
+        }
+    }
+
+    /// Whether a prefix belongs to the source range, which on an edge nobody else may have.
+    fn is_reserved(&self, prefix: &IpNet) -> bool {
+        self.leases.is_some()
+            && (IpNet::V4(RANGE_V4).contains(prefix) || IpNet::V6(RANGE_V6).contains(prefix))
+    }
+
+    fn publish_sources(&self) {
+        if let Some(leases) = &self.leases {
+            self.tables.sources.publish(leases);
+        }
+    }
+}
+
+fn is_put(change: &Change) -> bool {
+    match change {
+        Change::PutVnet(..) | Change::PutTunnel(..) | Change::PutRoute(..) => true,
+        Change::DeleteVnet(_) | Change::DeleteTunnel(_) | Change::DeleteRoute(_) => false,
+    }
+}

@@ -1,0 +1,94 @@
+//! The tables as rows for people, read from the write side of what packets see.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::Serialize;
+
+use super::apply::Programmer;
+use crate::fib::Nexthop;
+use crate::fib::return_table::Owner;
+use crate::id::VnetId;
+use crate::source::to_v6;
+
+/// One prefix of a vnet's FIB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FibRow {
+    /// The vnet.
+    pub vnet: VnetId,
+    /// The customer's name for it.
+    pub vnet_name: String,
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Where it leads.
+    pub nexthop: Nexthop,
+}
+
+/// One prefix of the return table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReturnRow {
+    /// The prefix.
+    pub prefix: Ipv4Net,
+    /// Who owns its addresses.
+    #[serde(flatten)]
+    pub owner: Owner,
+}
+
+/// The source addresses of one vnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceRow {
+    /// The vnet.
+    pub vnet: VnetId,
+    /// The customer's name for it.
+    pub vnet_name: String,
+    /// Its IPv4 source address on this node.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 source address on this node.
+    pub ipv6: Ipv6Addr,
+}
+
+impl Programmer {
+    /// The FIBs of all vnets, by vnet and prefix.
+    pub fn fib_rows(&self) -> Vec<FibRow> {
+        self.vnets
+            .iter()
+            .flat_map(|(vnet, writer)| {
+                writer.routes.iter().map(|(prefix, nexthop)| FibRow {
+                    vnet: *vnet,
+                    vnet_name: self.name(*vnet),
+                    prefix,
+                    nexthop,
+                })
+            })
+            .collect()
+    }
+
+    /// The return table, by prefix.
+    pub fn return_rows(&self) -> Vec<ReturnRow> {
+        self.returns
+            .iter()
+            .map(|(prefix, owner)| ReturnRow { prefix, owner })
+            .collect()
+    }
+
+    /// The source addresses of this node, by vnet. Empty on a site.
+    pub fn source_rows(&self) -> Vec<SourceRow> {
+        self.leases
+            .iter()
+            .flat_map(|leases| leases.iter())
+            .map(|(vnet, ipv4)| SourceRow {
+                vnet,
+                vnet_name: self.name(vnet),
+                ipv4,
+                ipv6: to_v6(ipv4),
+            })
+            .collect()
+    }
+
+    fn name(&self, vnet: VnetId) -> String {
+        self.spec()
+            .vnets
+            .get(&vnet)
+            .map_or_else(String::new, |vnet| vnet.name.clone())
+    }
+}

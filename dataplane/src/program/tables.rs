@@ -1,0 +1,105 @@
+//! Everything that workers and the proxy read: one set of tables per node, lock-free.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use crate::fib::publish::Published;
+use crate::fib::return_table::ReturnTable;
+use crate::fib::{Guard, Nexthop, lpm, pin};
+use crate::id::{TunnelId, VnetId};
+use crate::source::{Sources, is_source};
+
+/// Vnets are found in two loads: 256 pages of 256, each page made when its first vnet comes.
+const PAGE: usize = 256;
+
+type Page = Box<[Published<VnetTables>]>;
+
+/// The read side of a node's desired state. One per node, shared by all its threads.
+pub struct Tables {
+    /// Who owns a source address of 100.64.0.0/12.
+    pub returns: Arc<ReturnTable>,
+    /// The source address of each vnet.
+    pub sources: Sources,
+    pages: Box<[OnceLock<Page>]>,
+}
+
+impl Tables {
+    pub(super) fn new(returns: Arc<ReturnTable>) -> Self {
+        Self {
+            returns,
+            sources: Sources::default(),
+            pages: (0..PAGE).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// The tables of a vnet; `None` when it is not active on this node. Look it up anew for every
+    /// batch: a guard keeps a deleted vnet readable.
+    pub fn vnet<'g>(&self, vnet: VnetId, guard: &'g Guard) -> Option<&'g VnetTables> {
+        let (page, index) = place(vnet);
+        self.pages[page].get()?[index].load(guard)
+    }
+
+    /// Where `vnet` routes `destination` to. Pins for this one look-up: for the proxy, not for
+    /// batches of packets.
+    pub fn route(&self, vnet: VnetId, destination: IpAddr) -> Option<Nexthop> {
+        let guard = pin();
+        self.vnet(vnet, &guard)?.route(destination, &guard)
+    }
+
+    pub(super) fn publish(&self, vnet: VnetId, tables: Option<VnetTables>) {
+        let (page, index) = place(vnet);
+        let page = self.pages[page].get_or_init(|| (0..PAGE).map(|_| Published::empty()).collect());
+        page[index].store(tables);
+    }
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tables")
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a packet needs to know of its vnet.
+#[derive(Debug)]
+pub struct VnetTables {
+    pub(super) name: String,
+    /// Whether no private network may own an address of the source range: so on an edge. On a site
+    /// the range lies behind the tunnel.
+    pub(super) is_range_reserved: bool,
+    pub(super) routes: Arc<lpm::Table<Nexthop>>,
+    pub(super) allowed: Arc<lpm::Table<TunnelId>>,
+}
+
+impl VnetTables {
+    /// Where packets to `destination` go. On an edge a source address is never routed into a
+    /// tunnel, not even by 0.0.0.0/0.
+    pub fn route(&self, destination: IpAddr, guard: &Guard) -> Option<Nexthop> {
+        if self.is_range_reserved && is_source(destination) {
+            return None;
+        }
+        self.routes.lookup(destination, guard)
+    }
+
+    /// The only tunnel that packets from `source` may come out of. On an edge none for a source
+    /// address, not even by 0.0.0.0/0.
+    pub fn allowed(&self, source: IpAddr, guard: &Guard) -> Option<TunnelId> {
+        if self.is_range_reserved && is_source(source) {
+            return None;
+        }
+        self.allowed.lookup(source, guard)
+    }
+
+    /// The customer's name for the vnet.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Page and index of a vnet.
+fn place(vnet: VnetId) -> (usize, usize) {
+    let [page, index] = vnet.0.to_be_bytes();
+    (usize::from(page), usize::from(index))
+}
