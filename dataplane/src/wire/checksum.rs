@@ -94,3 +94,69 @@ fn fold_wide(wide: u128) -> u64 {
 pub fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !Sum::new().word(!checksum).word(!old).word(new).folded()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The C code of RFC 1071 section 4.1, word by word.
+    fn rfc_1071(bytes: &[u8]) -> u16 {
+        let mut sum: u32 = 0;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !u16::try_from(sum).unwrap()
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071_adds_up() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::new().bytes(&bytes).folded(), 0xddf2);
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624_gives_zero_and_not_all_ones() {
+        assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn udp_never_sends_a_checksum_of_zero() {
+        assert_eq!(Sum::new().word(0xffff).checksum_nonzero(), 0xffff);
+        assert_eq!(Sum::new().word(0x1234).checksum_nonzero(), 0xedcb);
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_equals_the_code_of_rfc_1071(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+            prop_assert_eq!(Sum::new().bytes(&bytes).checksum(), rfc_1071(&bytes));
+        }
+
+        #[test]
+        fn pieces_of_even_length_add_up_to_the_whole(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            cut in 0_usize..100,
+        ) {
+            let (left, right) = bytes.split_at((cut * 2).min(bytes.len() & !1));
+            let pieces = Sum::new().bytes(right).bytes(left);
+            prop_assert_eq!(pieces.checksum(), rfc_1071(&bytes));
+        }
+
+        #[test]
+        fn an_incremental_update_equals_a_full_sum(
+            mut words in prop::collection::vec(any::<u16>(), 2..40),
+            at in any::<prop::sample::Index>(),
+            new in any::<u16>(),
+        ) {
+            // A header is never all zeros, as its version is not.
+            words.push(0x4500);
+            let bytes = |words: &[u16]| words.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<_>>();
+            let before = rfc_1071(&bytes(&words));
+            let at = at.index(words.len() - 1);
+            let old = std::mem::replace(&mut words[at], new);
+            prop_assert_eq!(update(before, old, new), rfc_1071(&bytes(&words)));
+        }
+    }
+}

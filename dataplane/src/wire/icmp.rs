@@ -176,3 +176,197 @@ fn write_message(out: &mut [u8], head: (u8, u8, u32), quoted: &[u8], pseudo: Sum
     let sum = pseudo.bytes(out).checksum();
     put_word(out, 2, sum);
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
+    use etherparse::icmpv6::DestUnreachableCode;
+    use etherparse::{
+        Icmpv4Slice, Icmpv4Type, Icmpv6Slice, Icmpv6Type, Ipv4Header, Ipv6Header, PacketBuilder,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KINDS: [ErrorKind; 5] = [
+        ErrorKind::TimeExceeded,
+        ErrorKind::NetUnreachable,
+        ErrorKind::HostUnreachable,
+        ErrorKind::AdminProhibited,
+        ErrorKind::PacketTooBig { mtu: 1380 },
+    ];
+    const ROUTER: [u8; 4] = [100, 64, 0, 1];
+    const CLIENT: [u8; 4] = [10, 0, 0, 50];
+    const ROUTER_V6: [u8; 16] = [0x26, 0x06, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    const CLIENT_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+
+    fn udp_v4(src: [u8; 4], dst: [u8; 4], len: usize) -> Vec<u8> {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(src, dst, 9)
+            .udp(1, 2)
+            .write(&mut packet, &vec![7; len])
+            .unwrap();
+        packet
+    }
+
+    fn udp_v6(dst: [u8; 16], len: usize) -> Vec<u8> {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv6(CLIENT_V6, dst, 9)
+            .udp(1, 2)
+            .write(&mut packet, &vec![7; len])
+            .unwrap();
+        packet
+    }
+
+    fn report(kind: ErrorKind, offending: &[u8], from: impl Into<IpAddr>) -> Option<Vec<u8>> {
+        let mut out = [0xee; ERROR_V6_LEN_MAX];
+        error(kind, offending, from.into(), &mut out).map(|len| out[..len].to_vec())
+    }
+
+    #[test]
+    fn every_v4_error_is_read_back_by_etherparse() {
+        use DestUnreachableHeader as Unreachable;
+        let offending = udp_v4(CLIENT, [10, 9, 9, 9], 1400);
+        let expected = [
+            Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit),
+            Icmpv4Type::DestinationUnreachable(Unreachable::Network),
+            Icmpv4Type::DestinationUnreachable(Unreachable::Host),
+            Icmpv4Type::DestinationUnreachable(Unreachable::FilterProhibited),
+            Icmpv4Type::DestinationUnreachable(Unreachable::FragmentationNeeded {
+                next_hop_mtu: 1380,
+            }),
+        ];
+        for (kind, expected) in KINDS.into_iter().zip(expected) {
+            let packet = report(kind, &offending, ROUTER).unwrap();
+            let (ip, message) = Ipv4Header::from_slice(&packet).unwrap();
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+            assert_eq!((ip.source, ip.destination), (ROUTER, CLIENT));
+            assert_eq!(usize::from(ip.total_len), packet.len());
+            let message = Icmpv4Slice::from_slice(message).unwrap();
+            assert_eq!(message.icmp_type(), expected);
+            assert_eq!(
+                message.checksum(),
+                expected.calc_checksum(message.payload())
+            );
+            assert_eq!(packet.len(), 576);
+            assert_eq!(message.payload(), &offending[..576 - 28]);
+        }
+    }
+
+    #[test]
+    fn every_v6_error_is_read_back_by_etherparse() {
+        let offending = udp_v6([0xfd; 16], 1400);
+        let expected = [
+            Icmpv6Type::TimeExceeded(etherparse::icmpv6::TimeExceededCode::HopLimitExceeded),
+            Icmpv6Type::DestinationUnreachable(DestUnreachableCode::NoRoute),
+            Icmpv6Type::DestinationUnreachable(DestUnreachableCode::Address),
+            Icmpv6Type::DestinationUnreachable(DestUnreachableCode::Prohibited),
+            Icmpv6Type::PacketTooBig { mtu: 1380 },
+        ];
+        for (kind, expected) in KINDS.into_iter().zip(expected) {
+            let packet = report(kind, &offending, ROUTER_V6).unwrap();
+            let (ip, message) = Ipv6Header::from_slice(&packet).unwrap();
+            assert_eq!((ip.source, ip.destination), (ROUTER_V6, CLIENT_V6));
+            assert_eq!(usize::from(ip.payload_length), message.len());
+            let message = Icmpv6Slice::from_slice(message).unwrap();
+            assert_eq!(message.icmp_type(), expected);
+            assert!(message.is_checksum_valid(ROUTER_V6, CLIENT_V6));
+            assert_eq!(packet.len(), 1280);
+            assert_eq!(message.payload(), &offending[..1280 - 48]);
+        }
+    }
+
+    #[test]
+    fn a_short_packet_is_quoted_whole_without_its_padding() {
+        let mut offending = udp_v4(CLIENT, [10, 9, 9, 9], 10);
+        offending.extend([0; 10]);
+        let packet = report(ErrorKind::TimeExceeded, &offending, ROUTER).unwrap();
+        assert_eq!(packet[28..], offending[..38]);
+    }
+
+    #[test]
+    fn no_error_is_sent_about_an_icmp_error_but_about_an_echo_request() {
+        for kind in KINDS {
+            let first = report(kind, &udp_v4(CLIENT, ROUTER, 9), [10, 7, 7, 7]).unwrap();
+            assert_eq!(report(kind, &first, ROUTER), None);
+            let first = report(kind, &udp_v6([0xfd; 16], 9), ROUTER_V6).unwrap();
+            assert_eq!(report(kind, &first, CLIENT_V6), None);
+            let mut echo = Vec::new();
+            let builder = PacketBuilder::ipv4(CLIENT, ROUTER, 9).icmpv4_echo_request(1, 2);
+            builder.write(&mut echo, &[1, 2, 3]).unwrap();
+            assert!(report(kind, &echo, ROUTER).is_some());
+        }
+    }
+
+    #[test]
+    fn no_error_goes_to_or_about_what_is_no_single_host() {
+        let kind = ErrorKind::NetUnreachable;
+        let strange: [[u8; 4]; 5] = [
+            [0; 4],
+            [127, 0, 0, 1],
+            [224, 0, 0, 5],
+            [255; 4],
+            [240, 0, 0, 1],
+        ];
+        for address in strange {
+            assert_eq!(report(kind, &udp_v4(address, CLIENT, 9), ROUTER), None);
+            assert_eq!(report(kind, &udp_v4(CLIENT, address, 9), ROUTER), None);
+        }
+    }
+
+    #[test]
+    fn only_packet_too_big_is_sent_about_ipv6_multicast() {
+        let mut group = [0; 16];
+        (group[0], group[1]) = (0xff, 0x0e);
+        let offending = udp_v6(group, 9);
+        assert_eq!(report(ErrorKind::TimeExceeded, &offending, ROUTER_V6), None);
+        assert!(report(ErrorKind::PacketTooBig { mtu: 1280 }, &offending, ROUTER_V6).is_some());
+    }
+
+    #[test]
+    fn no_error_is_sent_about_a_later_fragment() {
+        let mut offending = udp_v4(CLIENT, [10, 9, 9, 9], 100);
+        (offending[6], offending[7]) = (0x00, 0x10);
+        put_word(&mut offending, 10, 0);
+        let sum = Sum::new().bytes(&offending[..20]).checksum();
+        put_word(&mut offending, 10, sum);
+        assert!(Inner::parse(&offending).unwrap().is_fragment);
+        assert_eq!(report(ErrorKind::TimeExceeded, &offending, ROUTER), None);
+    }
+
+    #[test]
+    fn an_error_needs_an_address_of_the_same_family_and_room() {
+        let offending = udp_v4(CLIENT, [10, 9, 9, 9], 100);
+        assert_eq!(report(ErrorKind::TimeExceeded, &offending, ROUTER_V6), None);
+        let from = IpAddr::from(ROUTER);
+        assert_eq!(
+            error(ErrorKind::TimeExceeded, &offending, from, &mut [0; 100]),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(
+            first in prop::sample::select(vec![0x45_u8, 0x60, 0x00]),
+            mut bytes in prop::collection::vec(any::<u8>(), 0..120),
+            kind in prop::sample::select(KINDS.to_vec()),
+            room in 0_usize..1300,
+        ) {
+            if bytes.len() >= 40 {
+                bytes[0] = first;
+                let len = u16::try_from(bytes.len()).unwrap();
+                put_word(&mut bytes, 2, len);
+                put_word(&mut bytes, 10, 0);
+                let sum = Sum::new().bytes(&bytes[..20]).checksum();
+                put_word(&mut bytes, 10, sum);
+                if first == 0x60 {
+                    put_word(&mut bytes, 4, len - 40);
+                }
+            }
+            let mut out = vec![0; room];
+            let _ = error(kind, &bytes, ROUTER.into(), &mut out);
+            let _ = error(kind, &bytes, ROUTER_V6.into(), &mut out);
+        }
+    }
+}

@@ -205,3 +205,172 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u16 {
 pub(crate) fn put_word(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{IpNumber, Ipv4Header, PacketBuilder, PacketHeaders};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The example of an IPv4 header that Wikipedia sums up by hand; its checksum is b861.
+    const HEADER: [u8; 20] = [
+        0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00,
+        0x01, 0xc0, 0xa8, 0x00, 0xc7,
+    ];
+
+    fn datagram() -> Vec<u8> {
+        let mut packet = HEADER.to_vec();
+        packet.extend([0x00, 0x35, 0xe9, 0x7c, 0x00, 0x5f, 0x00, 0x00]);
+        packet.resize(0x73, 0);
+        packet
+    }
+
+    fn v6_with_extensions(chain: &[u8], first: u8) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend(u16::try_from(chain.len()).unwrap().to_be_bytes());
+        packet.extend([first, 64]);
+        packet.extend([0x20; 32]);
+        packet.extend(chain);
+        packet
+    }
+
+    #[test]
+    fn a_known_header_is_read_as_it_is() {
+        let mut padded = datagram();
+        padded.extend([0; 9]);
+        let inner = Inner::parse(&padded).unwrap();
+        assert_eq!(inner.src, IpAddr::from([192, 168, 0, 1]));
+        assert_eq!(inner.dst, IpAddr::from([192, 168, 0, 199]));
+        assert_eq!((inner.version, inner.ttl, inner.protocol), (4, 64, UDP));
+        assert_eq!((inner.l4_offset, inner.total_len), (20, 0x73));
+        assert_eq!(inner.ports, Some((53, 59772)));
+        assert!(!inner.is_fragment);
+    }
+
+    #[test]
+    fn headers_that_contradict_their_packet_are_malformed() {
+        let with = |at: usize, value: u8| {
+            let mut packet = datagram();
+            packet[at] = value;
+            Inner::parse(&packet)
+        };
+        assert_eq!(Inner::parse(&[]), Err(Malformed::Truncated));
+        assert_eq!(Inner::parse(&datagram()[..0x72]), Err(Malformed::Truncated));
+        assert_eq!(with(0, 0x55), Err(Malformed::Version));
+        assert_eq!(with(0, 0x44), Err(Malformed::HeaderLength));
+        assert_eq!(with(3, 19), Err(Malformed::HeaderLength));
+        assert_eq!(with(2, 0x01), Err(Malformed::Truncated));
+        assert_eq!(with(8, 63), Err(Malformed::Checksum));
+        assert_eq!(Inner::parse(&[0x60; 39]), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_ports() {
+        let mut header =
+            Ipv4Header::new(16, 64, IpNumber::TCP, [10, 0, 0, 1], [10, 0, 0, 2]).unwrap();
+        header.dont_fragment = false;
+        header.fragment_offset = 185.try_into().unwrap();
+        let mut packet = Vec::new();
+        header.write(&mut packet).unwrap();
+        packet.extend([0xaa; 16]);
+        let inner = Inner::parse(&packet).unwrap();
+        assert!(inner.is_fragment);
+        assert_eq!((inner.fragment_offset, inner.ports), (1480, None));
+    }
+
+    #[test]
+    fn extension_headers_are_walked_to_the_upper_layer() {
+        let mut chain = vec![60, 0, 0, 0, 0, 0, 0, 0]; // hop-by-hop, 8 bytes
+        chain.extend([51, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]); // destination options, 16
+        chain.extend([44, 4]); // authentication header, (4 + 2) * 4 bytes
+        chain.extend([0; 22]);
+        chain.extend([17, 0, 0, 1, 0, 0, 0, 9]); // first fragment
+        chain.extend([0x12, 0x34, 0x56, 0x78, 0, 8, 0, 0]);
+        let inner = Inner::parse(&v6_with_extensions(&chain, 0)).unwrap();
+        assert_eq!(
+            (inner.protocol, inner.l4_offset),
+            (UDP, 40 + 8 + 16 + 24 + 8)
+        );
+        assert_eq!(inner.ports, Some((0x1234, 0x5678)));
+        assert!(inner.is_fragment);
+    }
+
+    #[test]
+    fn endless_or_cut_extension_chains_are_malformed() {
+        let endless = v6_with_extensions(&[60, 0, 0, 0, 0, 0, 0, 0].repeat(20), 60);
+        assert_eq!(Inner::parse(&endless), Err(Malformed::Extensions));
+        let cut = v6_with_extensions(&[60, 1, 0, 0, 0, 0, 0, 0], 60);
+        assert_eq!(Inner::parse(&cut), Err(Malformed::Truncated));
+        assert_eq!(
+            Inner::parse(&v6_with_extensions(&[], 44)),
+            Err(Malformed::Truncated)
+        );
+    }
+
+    #[test]
+    fn a_packet_with_one_hop_left_is_not_forwarded() {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv6([1; 16], [2; 16], 1)
+            .udp(1, 2)
+            .write(&mut packet, &[])
+            .unwrap();
+        let before = packet.clone();
+        assert!(!decrement_ttl(&mut packet));
+        assert_eq!(packet, before);
+        packet[7] = 2;
+        assert!(decrement_ttl(&mut packet));
+        assert_eq!(packet[7], 1);
+        assert!(!decrement_ttl(&mut []));
+    }
+
+    proptest! {
+        #[test]
+        fn a_decremented_ttl_keeps_the_checksum_that_etherparse_computes(
+            src in any::<[u8; 4]>(), dst in any::<[u8; 4]>(), ttl in 2_u8.., id in any::<u16>(),
+        ) {
+            let mut header = Ipv4Header::new(0, ttl, IpNumber::UDP, src, dst).unwrap();
+            header.identification = id;
+            header.header_checksum = header.calc_header_checksum();
+            let mut packet = header.to_bytes().to_vec();
+            prop_assert!(decrement_ttl(&mut packet));
+            let (after, _) = Ipv4Header::from_slice(&packet).unwrap();
+            prop_assert_eq!(after.time_to_live, ttl - 1);
+            prop_assert_eq!(after.header_checksum, after.calc_header_checksum());
+        }
+
+        #[test]
+        fn random_bytes_never_panic(
+            first in prop::sample::select(vec![0x45_u8, 0x46, 0x4f, 0x60, 0x00, 0x70]),
+            mut bytes in prop::collection::vec(any::<u8>(), 0..200),
+            fix in any::<bool>(),
+        ) {
+            if let Some(byte) = bytes.first_mut() {
+                *byte = first;
+            }
+            if fix && bytes.len() >= 40 {
+                let len = u16::try_from(bytes.len()).unwrap();
+                let (at, len) = if first >> 4 == 4 { (2, len) } else { (4, len - 40) };
+                put_word(&mut bytes, at, len);
+                // Next headers that are walked come up often.
+                bytes[6] = [0, 43, 44, 51, 60, 6][usize::from(bytes[6] % 6)];
+                if first == 0x45 {
+                    put_word(&mut bytes, 10, 0);
+                    let sum = Sum::new().bytes(&bytes[..20]).checksum();
+                    put_word(&mut bytes, 10, sum);
+                }
+            }
+            if let Ok(inner) = Inner::parse(&bytes) {
+                prop_assert!(inner.l4_offset <= inner.total_len);
+                prop_assert!(inner.total_len <= bytes.len());
+                if let Ok(seen) = PacketHeaders::from_ip_slice(&bytes)
+                    && let Some(etherparse::NetHeaders::Ipv4(ip, _)) = seen.net
+                {
+                    prop_assert_eq!(inner.src, IpAddr::from(ip.source));
+                    prop_assert_eq!(inner.protocol, ip.protocol.0);
+                }
+            }
+            let _ = decrement_ttl(&mut bytes);
+        }
+    }
+}
