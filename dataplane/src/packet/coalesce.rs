@@ -1,8 +1,8 @@
 //! Joins packets of one flow into super-packets, by the kernel's GRO rules.
 //!
-//! What `tcp_gro_receive` and `udp_gro_receive_segment` (net/ipv4/tcp_offload.c, udp_offload.c) join
-//! is joined, nothing else: cutting a super-packet gives back the packets that went in. A packet that
-//! cannot join ends the super-packet of its flow first, so a flow stays in order.
+//! What `tcp_gro_receive` and `udp_gro_receive_segment` (net/ipv4/tcp_offload.c, udp_offload.c)
+//! join is joined, nothing else: cutting a super-packet gives back the packets that went in. A
+//! packet that cannot join ends the super-packet of its flow first, so a flow stays in order.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -294,8 +294,9 @@ impl Coalescer {
 }
 
 impl Shape {
-    /// `None` for a packet that never joins others: not TCP or UDP, IP options or extension headers, a
-    /// fragment, no payload, flags that stand alone, or a checksum that is absent or wrong.
+    /// `None` for a packet that never joins others: not TCP or UDP, IP options or extension
+    /// headers, a fragment, no payload, flags that stand alone, or a checksum that is absent or
+    /// wrong.
     fn of(packet: &[u8], inner: &Inner) -> Option<Self> {
         let base = if inner.version == 6 { 40 } else { 20 };
         if inner.l4_offset != base {
@@ -364,8 +365,8 @@ fn ends_train(packet: &[u8], shape: &Shape) -> bool {
     shape.flow.protocol == TCP && packet[shape.l4_offset + 13] & (flags::FIN | flags::PSH) != 0
 }
 
-/// TOS or traffic class and flow label, TTL, DF, and the identification (`inet_gro_receive`): it counts
-/// up, or stays the same under DF, where it says nothing (RFC 6864).
+/// TOS or traffic class and flow label, TTL, DF, and the identification (`inet_gro_receive`): it
+/// counts up, or stays the same under DF, where it says nothing (RFC 6864).
 fn is_same_ip(head: &[u8], packet: &[u8], segments: usize) -> bool {
     if packet[0] >> 4 == 6 {
         return head[..4] == packet[..4] && head[7] == packet[7];

@@ -13,3 +13,6 @@ mod outbox;
 pub use offload::{Offload, PartialChecksum, Segmentation, VNET_HDR_LEN};
 pub use outbox::{Outbox, Transmit};
 pub use split::Segments;
+
+#[cfg(test)]
+mod tests;

@@ -53,10 +53,12 @@ impl Offload {
         checksum: None,
     };
 
-    /// Reads a `virtio_net_hdr` of this machine's byte order. Its `hdr_len` is a hint at best, and ignored.
+    /// Reads a `virtio_net_hdr` of this machine's byte order. Its `hdr_len` is a hint at best, and
+    /// ignored.
     ///
     /// # Errors
-    /// [`Malformed::Offload`] for a segmentation that we never asked the kernel for, or of size zero.
+    /// [`Malformed::Offload`] for a segmentation that we never asked the kernel for, or of size
+    /// zero.
     pub fn decode(header: &[u8; VNET_HDR_LEN]) -> Result<Self, Malformed> {
         let segmentation = match header[1] & !GSO_ECN {
             GSO_NONE => Segmentation::None,

@@ -129,7 +129,8 @@ impl<'a> Segments<'a> {
             put_word(out, 4, narrow(len - 40));
             return;
         }
-        // Each fragmentable packet needs an identification of its own (RFC 6864); the kernel counts up too.
+        // Each fragmentable packet needs an identification of its own (RFC 6864); the kernel counts
+        // up too.
         let id = word(self.packet, 4).wrapping_add(self.index);
         put_word(out, 2, narrow(len));
         put_word(out, 4, id);

@@ -8,8 +8,8 @@ pub(super) const SEGMENTS_MAX: usize = 64;
 /// Bytes of one train: below the 65,507 of one UDP payload, with room for options.
 pub(super) const TRAIN_BYTES_MAX: usize = 65_000;
 /// Trains at one time. A batch reads at most 16 super-buffers or 64 segments from each source, so
-/// this is twice the destinations that a batch from the overlay can name. Buffers are used last in, first
-/// out: those that are never needed are never touched.
+/// this is twice the destinations that a batch from the overlay can name. Buffers are used last in,
+/// first out: those that are never needed are never touched.
 pub(super) const TRAINS_MAX: usize = 128;
 /// Room behind the end of a full train, so that a reservation need not know its size.
 const SLACK: usize = 2048;

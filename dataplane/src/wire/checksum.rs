@@ -14,7 +14,8 @@ impl Sum {
     }
 
     /// The pseudo header of TCP, UDP and ICMPv6 (RFC 9293 section 3.1, RFC 8200 section 8.1).
-    /// `len` is the length of the upper-layer header and payload. Mixed families add up, mean nothing.
+    /// `len` is the length of the upper-layer header and payload. Mixed families add up, mean
+    /// nothing.
     #[must_use]
     pub fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> Self {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
@@ -71,8 +72,8 @@ impl Sum {
         !self.folded()
     }
 
-    /// As [`Sum::checksum`], with zero sent as all ones, because UDP reads zero as "none" (RFC 768).
-    /// For other protocols both mean the same number.
+    /// As [`Sum::checksum`], with zero sent as all ones, because UDP reads zero as "none" (RFC
+    /// 768). For other protocols both mean the same number.
     #[must_use]
     pub fn checksum_nonzero(self) -> u16 {
         match self.checksum() {
@@ -130,7 +131,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sum_equals_the_code_of_rfc_1071(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+        fn the_sum_equals_the_code_of_rfc_1071(
+            bytes in prop::collection::vec(any::<u8>(), 0..3000),
+        ) {
             prop_assert_eq!(Sum::new().bytes(&bytes).checksum(), rfc_1071(&bytes));
         }
 
@@ -152,7 +155,9 @@ mod tests {
         ) {
             // A header is never all zeros, as its version is not.
             words.push(0x4500);
-            let bytes = |words: &[u16]| words.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<_>>();
+            let bytes = |words: &[u16]| -> Vec<u8> {
+                words.iter().flat_map(|word| word.to_be_bytes()).collect()
+            };
             let before = rfc_1071(&bytes(&words));
             let at = at.index(words.len() - 1);
             let old = std::mem::replace(&mut words[at], new);

@@ -56,9 +56,10 @@ impl ErrorKind {
 }
 
 /// Writes the error about `offending`, from our address `from`, as a whole IP packet into `out`
-/// ([`ERROR_V6_LEN_MAX`] bytes always suffice), and returns its length. `None` when no error may be sent: the
-/// packet is malformed, an ICMP error itself, a later fragment, from or to no single host
-/// (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e), of another family than `from`, or `out` is too short.
+/// ([`ERROR_V6_LEN_MAX`] bytes always suffice), and returns its length. `None` when no error may be
+/// sent: the packet is malformed, an ICMP error itself, a later fragment, from or to no single host
+/// (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e), of another family than `from`, or `out` is
+/// too short.
 #[must_use]
 pub fn error(kind: ErrorKind, offending: &[u8], from: IpAddr, out: &mut [u8]) -> Option<usize> {
     let inner = Inner::parse(offending).ok()?;
@@ -365,8 +366,10 @@ mod tests {
                 }
             }
             let mut out = vec![0; room];
-            let _ = error(kind, &bytes, ROUTER.into(), &mut out);
-            let _ = error(kind, &bytes, ROUTER_V6.into(), &mut out);
+            for from in [IpAddr::from(ROUTER), IpAddr::from(ROUTER_V6)] {
+                let len = error(kind, &bytes, from, &mut out);
+                prop_assert!(len.is_none_or(|len| len <= room));
+            }
         }
     }
 }

@@ -59,7 +59,8 @@ pub struct Inner {
     pub total_len: usize,
     /// Whether this is a piece of a datagram: its first or a later one.
     pub is_fragment: bool,
-    /// Position of the piece in its datagram, in bytes; 0 for the first piece and for whole datagrams.
+    /// Position of the piece in its datagram, in bytes; 0 for the first piece and for whole
+    /// datagrams.
     pub fragment_offset: u16,
     /// Source and destination port of TCP or UDP; `None` for others, later pieces, and cut headers.
     pub ports: Option<(u16, u16)>,
@@ -370,7 +371,8 @@ mod tests {
                     prop_assert_eq!(inner.protocol, ip.protocol.0);
                 }
             }
-            let _ = decrement_ttl(&mut bytes);
+            let before = bytes.clone();
+            prop_assert!(decrement_ttl(&mut bytes) || bytes == before);
         }
     }
 }
