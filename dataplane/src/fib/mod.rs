@@ -8,6 +8,8 @@ pub mod lpm;
 mod nexthop;
 pub mod publish;
 pub mod return_table;
+#[cfg(test)]
+mod under_readers;
 
 pub use nexthop::Nexthop;
 pub use publish::{Guard, pin};

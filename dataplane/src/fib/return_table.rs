@@ -212,3 +212,137 @@ impl Default for Writer {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::fib::under_readers::assert_explained;
+
+    /// A prefix gets an owner, or goes.
+    type Update = (Ipv4Net, bool);
+    type Model = BTreeMap<Ipv4Net, Owner>;
+
+    /// Prefixes of few /24s, so that they nest and share leaves.
+    fn prefix() -> impl Strategy<Value = Ipv4Net> {
+        let thirds = select(vec![0_u8, 1, 2, 255]);
+        (select(vec![64_u8, 65, 79]), thirds, any::<u8>(), 12_u8..=32).prop_map(
+            |(second, third, fourth, len)| {
+                Ipv4Net::new_assert(Ipv4Addr::new(100, second, third, fourth), len).trunc()
+            },
+        )
+    }
+
+    fn updates(count: usize) -> impl Strategy<Value = Vec<Update>> {
+        vec(prefix(), 4..40).prop_flat_map(move |prefixes| {
+            vec((select(prefixes), prop::bool::weighted(0.6)), count)
+        })
+    }
+
+    fn probes(updates: &[Update]) -> Vec<Ipv4Addr> {
+        let mut probes: Vec<Ipv4Addr> = updates
+            .iter()
+            .flat_map(|(net, _)| {
+                let (first, last) = (net.network().to_bits(), net.broadcast().to_bits());
+                [first, last, first - 1, last + 1].map(Ipv4Addr::from_bits)
+            })
+            .collect();
+        probes.sort();
+        probes.dedup();
+        probes
+    }
+
+    /// The owner that update number `index` sets: no two look alike.
+    fn owner(index: usize) -> Owner {
+        Owner {
+            vnet: VnetId(u16::try_from(index).unwrap() + 1),
+            node: NodeId(u8::try_from(index % 256).unwrap()),
+            worker: WorkerId(u8::try_from(index % 64).unwrap()),
+        }
+    }
+
+    fn scan(model: &Model, address: Ipv4Addr) -> Option<Owner> {
+        model
+            .iter()
+            .filter(|(prefix, _)| prefix.contains(&address))
+            .max_by_key(|(prefix, _)| prefix.prefix_len())
+            .map(|(_, owner)| *owner)
+    }
+
+    fn update_model(model: &mut Model, index: usize, (prefix, is_set): Update) {
+        if is_set {
+            model.insert(prefix, owner(index));
+        } else {
+            model.remove(&prefix);
+        }
+    }
+
+    fn update(writer: &mut Writer, index: usize, (prefix, is_set): Update) {
+        if is_set {
+            writer.set(prefix, owner(index)).unwrap();
+        } else {
+            writer.clear(prefix);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn look_ups_equal_a_linear_scan(updates in updates(100)) {
+            let (mut writer, mut model) = (Writer::new(), Model::new());
+            let probes = probes(&updates);
+            for (index, step) in updates.iter().enumerate() {
+                update(&mut writer, index, *step);
+                update_model(&mut model, index, *step);
+                for probe in &probes {
+                    prop_assert_eq!(writer.table().lookup(*probe), scan(&model, *probe));
+                }
+            }
+        }
+
+        #[test]
+        fn readers_see_only_what_an_update_explains(updates in updates(400)) {
+            let (mut writer, mut model) = (Writer::new(), Model::new());
+            let probes = probes(&updates);
+            let answers = |model: &Model| probes.iter().map(|probe| scan(model, *probe)).collect();
+            let mut states: Vec<Vec<_>> = vec![answers(&model)];
+            for (index, step) in updates.iter().enumerate() {
+                update_model(&mut model, index, *step);
+                states.push(answers(&model));
+            }
+            let table = writer.table().clone();
+            assert_explained(
+                &states,
+                |index| update(&mut writer, index, updates[index]),
+                |probe| table.lookup(probes[probe]),
+            );
+        }
+
+        #[test]
+        fn an_owner_survives_its_word(vnet: u16, node: u8, worker in 0_u8..64) {
+            let owner = Owner {
+                vnet: VnetId(vnet),
+                node: NodeId(node),
+                worker: WorkerId(worker),
+            };
+            prop_assert_eq!(Owner::from_word(owner.to_word()), Some(owner));
+            prop_assert_eq!(owner.to_word() & ESCAPE, 0);
+        }
+    }
+
+    #[test]
+    fn a_prefix_outside_of_the_range_is_refused() {
+        let mut writer = Writer::new();
+        for bad in ["100.64.0.0/11", "100.80.0.0/12", "10.0.0.0/24", "0.0.0.0/0"] {
+            let bad: Ipv4Net = bad.parse().unwrap();
+            assert!(writer.set(bad, owner(0)).is_err(), "{bad}");
+        }
+        for outside in ["100.63.255.255", "100.80.0.0", "0.0.0.0", "255.255.255.255"] {
+            assert_eq!(writer.table().lookup(outside.parse().unwrap()), None);
+        }
+    }
+}

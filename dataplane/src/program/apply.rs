@@ -71,7 +71,7 @@ enum Refusal {
     TunnelGone(TunnelId),
     #[error("{0} was deleted while this was still in it")]
     VnetGone(VnetId),
-    #[error("{0} is not a tunnel number")]
+    #[error("the number of {0} is above that of {max}", max = lpm::TUNNEL_MAX)]
     TunnelNumber(TunnelId),
     #[error("an MTU is {MTU_MIN} to {MTU_MAX} bytes, not {0}")]
     Mtu(u16),
@@ -283,7 +283,7 @@ impl Programmer {
         tunnel: &Tunnel,
         run: &mut Run<'_>,
     ) -> Result<(), Refusal> {
-        if id.0 == u32::MAX {
+        if id > lpm::TUNNEL_MAX {
             return Err(Refusal::TunnelNumber(id));
         }
         if !(MTU_MIN..=MTU_MAX).contains(&tunnel.mtu) {

@@ -54,15 +54,8 @@ impl<K: Key> Family<K> {
 /// The write side of one family: every prefix, and the trie when there are many.
 #[derive(Debug)]
 pub(super) struct Rib<K> {
-    prefixes: BTreeMap<(K, u8), Candidate>,
+    prefixes: BTreeMap<(K, u8), u32>,
     trie: Option<TrieWriter>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    word: u32,
-    /// Where the trie keeps the word; nothing while there is no trie.
-    slot: u32,
 }
 
 impl<K: Key> Rib<K> {
@@ -80,7 +73,7 @@ impl<K: Key> Rib<K> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (K, u8, u32)> + '_ {
         self.prefixes
             .iter()
-            .map(|((key, len), candidate)| (*key, *len, candidate.word))
+            .map(|((key, len), word)| (*key, *len, *word))
     }
 
     pub(super) fn insert(
@@ -90,24 +83,16 @@ impl<K: Key> Rib<K> {
         len: u8,
         word: u32,
     ) -> Result<(), Full> {
-        match (&mut self.trie, self.prefixes.get_mut(&(key, len))) {
-            (Some(trie), Some(known)) => {
-                trie.change(known.slot, word);
-                known.word = word;
-            }
-            (Some(trie), None) => {
-                let slot = trie.insert(key, len, word)?;
-                self.prefixes.insert((key, len), Candidate { word, slot });
-            }
-            (None, _) => {
-                self.prefixes
-                    .insert((key, len), Candidate { word, slot: 0 });
-                if self.prefixes.len() <= INLINE_MAX {
-                    self.publish_inline(family);
-                } else {
-                    self.publish_trie(family);
-                }
-            }
+        if let Some(trie) = &mut self.trie {
+            trie.insert(key, len, word)?;
+            self.prefixes.insert((key, len), word);
+            return Ok(());
+        }
+        self.prefixes.insert((key, len), word);
+        if self.prefixes.len() <= INLINE_MAX {
+            self.publish_inline(family);
+        } else {
+            self.publish_trie(family);
         }
         Ok(())
     }
@@ -119,18 +104,18 @@ impl<K: Key> Rib<K> {
         }
         let covering = self.covering(key, len);
         match &mut self.trie {
-            Some(trie) => trie.remove(key, len, gone.slot, covering.map(|c| c.slot)),
+            Some(trie) => trie.remove(key, len, covering),
             None => self.publish_inline(family),
         }
-        Some(gone.word)
+        Some(gone)
     }
 
     /// The longest prefix that contains all of this one and is shorter.
-    fn covering(&self, key: K, len: u8) -> Option<Candidate> {
-        (0..len)
-            .rev()
-            .find_map(|shorter| self.prefixes.get(&(key.truncated(shorter), shorter)))
-            .copied()
+    fn covering(&self, key: K, len: u8) -> Option<(u8, u32)> {
+        (0..len).rev().find_map(|shorter| {
+            let word = self.prefixes.get(&(key.truncated(shorter), shorter))?;
+            Some((shorter, *word))
+        })
     }
 
     fn publish_inline(&self, family: &Family<K>) {
@@ -144,9 +129,8 @@ impl<K: Key> Rib<K> {
 
     fn publish_trie(&mut self, family: &Family<K>) {
         let mut trie = TrieWriter::new();
-        for ((key, len), candidate) in &mut self.prefixes {
-            candidate.slot = trie
-                .insert(*key, *len, candidate.word)
+        for ((key, len), word) in &self.prefixes {
+            trie.insert(*key, *len, *word)
                 .expect("a line of prefixes fits into an empty trie");
         }
         family.shape.store(Some(Shape::Trie(trie.trie().clone())));

@@ -2,14 +2,15 @@
 //!
 //! In: prefixes and their values from the one [`Writer`], which keeps the RIB. Out: look-ups in the
 //! [`Table`] by any pinned thread. Each address changes from its old answer to its new one in one
-//! atomic store, so a look-up during a change gives one of the two and nothing else. A change of
-//! value alone is one store for all addresses of the prefix.
+//! atomic store, so a look-up during a change gives one of the two and nothing else.
 //!
 //! Up to [`INLINE_MAX`] prefixes are a sorted array that is replaced as a whole; more are a trie of
-//! 8-bit strides whose leaves point to one slot per prefix.
+//! 8-bit strides that is written in place.
 
 mod family;
 mod key;
+#[cfg(test)]
+mod tests;
 mod trie;
 
 use std::fmt;
@@ -27,20 +28,25 @@ use crate::id::TunnelId;
 pub use self::family::INLINE_MAX;
 pub use self::trie::{CHUNKS_MAX, Full};
 
+/// Highest number of a tunnel that a table can name: a word has 31 bits, and two words are taken.
+pub const TUNNEL_MAX: TunnelId = TunnelId((1 << 31) - 1 - FIRST_TUNNEL);
+
 /// What a prefix leads to, packed into one atomic word.
 pub trait Value: Copy + PartialEq + fmt::Debug {
-    /// The word.
+    /// The word: 31 bits, never 0.
     ///
     /// # Panics
-    /// When the value has no word: `TunnelId(u32::MAX)` names no tunnel.
+    /// When the value names a tunnel above [`TUNNEL_MAX`].
     fn to_word(self) -> u32;
 
     /// The value of a word that [`Value::to_word`] made.
     fn from_word(word: u32) -> Self;
 }
 
-/// The word of `Nexthop::Local`; tunnels have their own number.
-const LOCAL: u32 = u32::MAX;
+/// The word of `Nexthop::Local`.
+const LOCAL: u32 = 1;
+/// The word of tunnel 0.
+const FIRST_TUNNEL: u32 = 2;
 
 impl Value for Nexthop {
     fn to_word(self) -> u32 {
@@ -53,19 +59,19 @@ impl Value for Nexthop {
     fn from_word(word: u32) -> Self {
         match word {
             LOCAL => Nexthop::Local,
-            id => Nexthop::Tunnel(TunnelId(id)),
+            tunnel => Nexthop::Tunnel(TunnelId::from_word(tunnel)),
         }
     }
 }
 
 impl Value for TunnelId {
     fn to_word(self) -> u32 {
-        assert_ne!(self.0, LOCAL, "TunnelId(u32::MAX) names no tunnel");
-        self.0
+        assert!(self <= TUNNEL_MAX, "{self} is above {TUNNEL_MAX}");
+        self.0 + FIRST_TUNNEL
     }
 
     fn from_word(word: u32) -> Self {
-        TunnelId(word)
+        TunnelId(word - FIRST_TUNNEL)
     }
 }
 
@@ -115,7 +121,8 @@ impl<V: Value> Writer<V> {
         &self.table
     }
 
-    /// Makes `prefix` (host bits are ignored) lead to `value`. One store when the prefix is there.
+    /// Makes `prefix` (host bits are ignored) lead to `value`. Where it led
+    /// elsewhere before, each address changes in one store.
     ///
     /// # Errors
     /// [`Full`] when the table has no room; it is as it was.

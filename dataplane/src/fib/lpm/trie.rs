@@ -1,12 +1,13 @@
 //! A multibit trie of 8-bit strides over atomic words: one writer, readers without locks.
 //!
-//! Every chunk has 256 words. A word says: nothing here, or the slot of the longest prefix that
+//! Every chunk has 256 words. A word says: nothing here, or the value of the longest prefix that
 //! covers this octet, or the chunk to go on in. A prefix is written into all words it covers
-//! (leaf pushing), so a look-up is one load per octet and stops at the first leaf.
+//! (leaf pushing), so a look-up is one load per octet and its last load alone decides the answer:
+//! that is why a reader never sees a value that was hidden by a longer prefix.
 //!
-//! Orderings: a chunk is filled before the Release store that links it and a slot before the Release
-//! store of the first leaf that names it; a reader's Acquire load of that word pairs with it. What
-//! the writer unlinks is reused only after every guard of that time is gone.
+//! Orderings: a chunk is filled before the Release store that links it; a reader's Acquire load of
+//! that word pairs with it. A chunk that the writer unlinks says the same in all words, and is
+//! reused only after every guard of that time is gone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,14 +23,14 @@ const CHUNK_WORDS: usize = 256;
 const CHUNKS_FIRST: u32 = 16;
 /// Most chunks of one table and family: 64 MiB, which is 1 M IPv4 prefixes of a full table.
 pub const CHUNKS_MAX: u32 = CHUNKS_FIRST * 4095;
-/// Slots of the arena's first segment; at most 4095 times as many prefixes, so about 1 M.
-const SLOTS_FIRST: u32 = 256;
 /// The chunk where every look-up begins.
 const ROOT: u32 = 0;
 /// The word of an octet that no prefix covers.
 const NOTHING: u32 = 0;
-/// Set in a word that names a chunk; the other words name a slot, counted from 1.
+/// Set in a word that names a chunk; the other words are values.
 const CHUNK: u32 = 1 << 31;
+/// The mark of a word that no prefix covers; else the length of the covering prefix plus one.
+const UNMARKED: u8 = 0;
 
 /// The table has no room for another prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +41,6 @@ pub struct Full;
 #[derive(Debug)]
 pub(super) struct Trie {
     chunks: Arena,
-    /// One word per prefix: its value. That makes a change of value one store.
-    slots: Arena,
 }
 
 impl Trie {
@@ -49,11 +48,8 @@ impl Trie {
         let mut chunk = ROOT;
         for level in 0..K::OCTETS {
             let word = self.chunks.block(chunk)[key.octet(level)].load(Ordering::Acquire);
-            if word == NOTHING {
-                return None;
-            }
             if word & CHUNK == 0 {
-                return Some(self.slots.block(word - 1)[0].load(Ordering::Acquire));
+                return (word != NOTHING).then_some(word);
             }
             chunk = word & !CHUNK;
         }
@@ -65,21 +61,20 @@ impl Trie {
 #[derive(Debug)]
 pub(super) struct TrieWriter {
     trie: Arc<Trie>,
-    /// Length of the prefix in each slot.
-    lens: Vec<u8>,
+    /// Per chunk and word: which of the prefixes that cover the word's addresses has it.
+    marks: Vec<[u8; CHUNK_WORDS]>,
 }
 
 impl TrieWriter {
     pub(super) fn new() -> Self {
         let trie = Trie {
             chunks: Arena::new(CHUNK_WORDS, CHUNKS_FIRST),
-            slots: Arena::new(1, SLOTS_FIRST),
         };
         let root = trie.chunks.take();
         assert_eq!(root, ROOT, "the first block of an arena is number 0");
         Self {
             trie: Arc::new(trie),
-            lens: Vec::new(),
+            marks: vec![[UNMARKED; CHUNK_WORDS]],
         }
     }
 
@@ -87,51 +82,36 @@ impl TrieWriter {
         &self.trie
     }
 
-    /// The prefix in `slot` leads to `value` from here on.
-    pub(super) fn change(&self, slot: u32, value: u32) {
-        self.trie.slots.block(slot)[0].store(value, Ordering::Release);
-    }
-
-    /// Adds a prefix that is not there and gives its slot. When full, nothing has changed.
-    pub(super) fn insert<K: Key>(&mut self, key: K, len: u8, value: u32) -> Result<u32, Full> {
+    /// Adds a prefix or changes its value. When full, nothing has changed.
+    pub(super) fn insert<K: Key>(&mut self, key: K, len: u8, value: u32) -> Result<(), Full> {
         let bottom = level(len);
         let mut path = self.path(key, bottom);
-        let room = self.trie.chunks.has_room(bottom + 1 - path.len());
-        if !room || !self.trie.slots.has_room(1) {
+        if !self.trie.chunks.has_room(bottom + 1 - path.len()) {
             return Err(Full);
         }
-        let slot = self.trie.slots.take();
-        self.change(slot, value);
-        let index = slot as usize;
-        self.lens.resize(self.lens.len().max(index + 1), 0);
-        self.lens[index] = len;
-
         let mut chunk = path.pop().expect("a path begins at the root");
         for level in path.len()..bottom {
             chunk = self.grow(chunk, key.octet(level));
         }
-        self.paint(chunk, span(key, len), slot + 1, &|lens, word| {
-            word == NOTHING || lens[(word - 1) as usize] < len
-        });
-        Ok(slot)
+        let mark = len + 1;
+        self.paint(chunk, span(key, len), (value, mark), &|old| old <= mark);
+        Ok(())
     }
 
-    /// Takes the prefix in `slot` out; `covering` is the slot of the next shorter one.
-    pub(super) fn remove<K: Key>(&mut self, key: K, len: u8, slot: u32, covering: Option<u32>) {
+    /// Takes a prefix out; its words get the length and value of the next shorter one.
+    pub(super) fn remove<K: Key>(&mut self, key: K, len: u8, covering: Option<(u8, u32)>) {
         let mut path = self.path(key, level(len));
         let bottom = *path.last().expect("a path begins at the root");
-        let restored = covering.map_or(NOTHING, |slot| slot + 1);
-        self.paint(bottom, span(key, len), restored, &|_, word| {
-            word == slot + 1
-        });
+        let restored = covering.map_or((NOTHING, UNMARKED), |(len, value)| (value, len + 1));
+        self.paint(bottom, span(key, len), restored, &|old| old == len + 1);
         let guard = pin();
-        self.trie.slots.retire(slot, &guard);
-        // A chunk without a prefix of its own has one word throughout: its parent can say it.
+        // A chunk without a prefix of its own is filled by one from above: the parent can say it.
         while let Some(chunk) = path.pop()
             && let Some(&parent) = path.last()
-            && let Some(word) = self.uniform(chunk)
+            && let Some((word, mark)) = self.uniform(chunk)
         {
             let octet = key.octet(path.len() - 1);
+            self.marks[parent as usize][octet] = mark;
             self.trie.chunks.block(parent)[octet].store(word, Ordering::Release);
             self.trie.chunks.retire(chunk, &guard);
         }
@@ -152,9 +132,15 @@ impl TrieWriter {
     }
 
     /// Puts a chunk under a leaf; every address keeps its answer.
-    fn grow(&self, parent: u32, octet: usize) -> u32 {
+    fn grow(&mut self, parent: u32, octet: usize) -> u32 {
         let inherited = self.word(parent, octet);
+        let mark = self.marks[parent as usize][octet];
         let chunk = self.trie.chunks.take();
+        let index = chunk as usize;
+        if index == self.marks.len() {
+            self.marks.push([mark; CHUNK_WORDS]);
+        }
+        self.marks[index] = [mark; CHUNK_WORDS];
         for word in self.trie.chunks.block(chunk) {
             word.store(inherited, Ordering::Relaxed);
         }
@@ -162,29 +148,33 @@ impl TrieWriter {
         chunk
     }
 
-    /// Writes `leaf` over the leaves of a span, and below it, that `replaces` says it wins over.
+    /// Writes a value and its mark over the leaves of a span, and below it, whose mark says so.
     fn paint(
-        &self,
+        &mut self,
         chunk: u32,
         span: Range<usize>,
-        leaf: u32,
-        replaces: &impl Fn(&[u8], u32) -> bool,
+        (value, mark): (u32, u8),
+        replaces: &impl Fn(u8) -> bool,
     ) {
-        for word in &self.trie.chunks.block(chunk)[span] {
-            let old = word.load(Ordering::Relaxed);
+        for octet in span {
+            let old = self.word(chunk, octet);
             if old & CHUNK != 0 {
-                self.paint(old & !CHUNK, 0..CHUNK_WORDS, leaf, replaces);
-            } else if replaces(&self.lens, old) {
-                word.store(leaf, Ordering::Release);
+                self.paint(old & !CHUNK, 0..CHUNK_WORDS, (value, mark), replaces);
+            } else if replaces(self.marks[chunk as usize][octet]) {
+                self.marks[chunk as usize][octet] = mark;
+                self.trie.chunks.block(chunk)[octet].store(value, Ordering::Release);
             }
         }
     }
 
-    /// The leaf that fills a whole chunk, if one does.
-    fn uniform(&self, chunk: u32) -> Option<u32> {
+    /// The value and mark that fill a whole chunk, if one does: equal marks are one prefix, because
+    /// two of one length inside a chunk would each fill but a part of it.
+    fn uniform(&self, chunk: u32) -> Option<(u32, u8)> {
+        let marks = &self.marks[chunk as usize];
         let first = self.word(chunk, 0);
-        let same = (1..CHUNK_WORDS).all(|octet| self.word(chunk, octet) == first);
-        (first & CHUNK == 0 && same).then_some(first)
+        let is_uniform = (0..CHUNK_WORDS)
+            .all(|octet| self.word(chunk, octet) == first && marks[octet] == marks[0]);
+        (first & CHUNK == 0 && is_uniform).then_some((first, marks[0]))
     }
 
     /// The writer's own look: nobody else writes.
