@@ -11,10 +11,7 @@ configure_tunnels() {
 
   # Site 1 makes its own key and tells us the public half.
   private=$(wg genkey)
-  answer=$(api POST "/accounts/$ACCOUNT_ID/wireguard_tunnels" "$(jq -nc --arg vnet "$VNET_DEFAULT" --arg key "$(wg pubkey <<<"$private")" \
-    '{name:"site1", virtual_network_id:$vnet, peer_public_key:$key, endpoint:"198.51.100.11:51820",
-      allowed_prefixes:["10.0.0.0/24","fd00:10::/64"], mtu:1420, persistent_keepalive:25}')")
-  TUNNEL_DEFAULT=$(field id <<<"$answer")
+  TUNNEL_DEFAULT=$(tunnel1 "$(wg pubkey <<<"$private")" | field id)
   write_site1 "$private"
 
   # Site 2 is content with a key that the API makes for it.
@@ -28,6 +25,13 @@ configure_tunnels() {
   ROUTE_SECOND=$(route "$TUNNEL_SECOND" "$VNET_SECOND" 10.0.0.0/24)
   route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" fd00:10::/64 >/dev/null
   route "$TUNNEL_SECOND" "$VNET_SECOND" fd00:10::/64 >/dev/null
+}
+
+# tunnel1 KEY: the tunnel to site 1, whose public key is KEY. Prints the API's answer.
+tunnel1() {
+  api POST "/accounts/$ACCOUNT_ID/wireguard_tunnels" "$(jq -nc --arg vnet "$VNET_DEFAULT" --arg key "$1" \
+    '{name:"site1", virtual_network_id:$vnet, peer_public_key:$key, endpoint:"198.51.100.11:51820",
+      allowed_prefixes:["10.0.0.0/24","fd00:10::/64"], mtu:1420, persistent_keepalive:25}')"
 }
 
 # route TUNNEL VNET NETWORK: prints the route's id.

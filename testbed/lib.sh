@@ -235,6 +235,12 @@ world_runs() {
   done
 }
 
+# Echo requests that origin 1 or 2 has seen: counted there, not by what is being tested.
+echoes() {
+  in_ns "pc-origin$1" nft -j list counter inet portcullis echo_requests |
+    jq -r '[.nftables[].counter // empty | .packets] | add'
+}
+
 start_edge() {
   start edge pc-edge "$BIN" edge --config "$RUN/edge.toml"
 }

@@ -4,12 +4,6 @@
 require_root
 load_env
 
-# Which of the two origins saw an echo request from this source is counted at the origins themselves.
-echoes() {
-  in_ns "pc-origin$1" nft -j list counter inet portcullis echo_requests |
-    jq -r '[.nftables[].counter // empty | .packets] | add'
-}
-
 failed=0
 for vnet in default second; do
   if [ "$vnet" = default ]; then from=$SOURCE_DEFAULT expected=origin1; else from=$SOURCE_SECOND expected=origin2; fi
