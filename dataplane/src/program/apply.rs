@@ -333,6 +333,8 @@ impl Programmer {
         for key in dangling.map(|(key, _)| *key).collect::<Vec<_>>() {
             if comes_back || !run.puts.contains(&Key::Route(key)) {
                 self.delete_route(&key);
+            } else {
+                run.kept.push(key);
             }
             run.rejected
                 .insert(Key::Route(key), Refusal::TunnelGone(id));
