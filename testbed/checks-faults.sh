@@ -139,7 +139,7 @@ remember() { sed -i "s|^$1=.*|$1=${!1}|" "$RUN/env"; }
 # --- forged packets ---
 
 dropped() {
-  "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq '[.drops // . | .. | numbers] | add'
+  "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq '[.. | objects | (.drops // empty) | .. | numbers] | add'
 }
 
 # Packets that site 2 sends into its tunnel with addresses it has no right to are dropped and counted, and arrive nowhere.

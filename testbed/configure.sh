@@ -19,7 +19,7 @@ configure_tunnels() {
     '{name:"site2", virtual_network_id:$vnet, generate_peer_key:true, endpoint:"198.51.100.12:51820",
       allowed_prefixes:["10.0.0.0/24","fd00:10::/64"], mtu:1420, persistent_keepalive:25}')")
   TUNNEL_SECOND=$(field id <<<"$answer")
-  write_site2
+  write_site2 "$(field peer_private_key <<<"$answer")"
 
   ROUTE_DEFAULT=$(route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" 10.0.0.0/24)
   ROUTE_SECOND=$(route "$TUNNEL_SECOND" "$VNET_SECOND" 10.0.0.0/24)
@@ -55,6 +55,7 @@ write_site1() {
       -e "s|^\[Interface\]|[Interface]\nListenPort = 51820\nPrivateKey = $1|" -e '/^[[:space:]]*#/d' >"$RUN/site1.conf"
 }
 
+# write_site2 PRIVATE_KEY: the API shows a key that it made once, in the answer that made it.
 write_site2() {
   local conf
   conf=$(peer_config "$TUNNEL_SECOND")
@@ -68,7 +69,7 @@ listen = ["0.0.0.0:51820"]
 address = "10.0.0.1"
 lan = ["10.0.0.0/24", "fd00:10::/64"]
 [wireguard]
-private_key = "$(value PrivateKey)"
+private_key = "$1"
 peer_public_key = "$(value PublicKey)"
 endpoint = "$(value Endpoint)"
 keepalive = 25
@@ -102,8 +103,7 @@ app() {
     '{protocol:$p, dns:{type:"CNAME", name:$n}, origin_direct:[$o], virtual_network_id:$v}')" | field id
 }
 
-# The address that names a vnet on this edge.
+# source_of NAME: the address that names a vnet on this edge.
 source_of() {
-  "$BIN" show sources --json --socket "$STATE/edge.sock" |
-    jq -er --arg vnet "$1" '.[] | select([.. | strings] | index($vnet)) | [.. | strings | select(startswith("100."))][0]'
+  "$BIN" show sources --json --socket "$STATE/edge.sock" | jq -er --arg name "$1" '.[] | select(.vnet_name == $name) | .ipv4'
 }
