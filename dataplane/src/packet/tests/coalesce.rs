@@ -239,6 +239,41 @@ fn a_different_tos_does_not_join() {
 }
 
 #[test]
+fn a_different_traffic_class_flow_label_or_hop_limit_does_not_join() {
+    for at in [1, 3, 7] {
+        let mut outbox = Outbox::new();
+        for (number, packet) in stream(&[("A", 50), ("A", 50), ("A", 50)])
+            .into_iter()
+            .enumerate()
+        {
+            let mut bytes = Packet {
+                is_v6: true,
+                ..packet
+            }
+            .bytes();
+            bytes[at] ^= if number == 2 { 0x20 } else { 0 };
+            assert!(outbox.deliver(&bytes));
+        }
+        let sizes: Vec<usize> = drain_overlay(&mut outbox)
+            .iter()
+            .map(|(_, s)| s.len())
+            .collect();
+        assert_eq!(sizes, [2, 1], "byte {at}");
+    }
+}
+
+#[test]
+fn what_has_been_given_does_not_grow_any_more() {
+    let packets = stream(&[("A", 50), ("A", 50), ("A", 50)]);
+    let mut outbox = Outbox::new();
+    for packet in &packets {
+        assert!(outbox.deliver(&packet.bytes()));
+        let alone = vec![(Segmentation::None, vec![packet.bytes()])];
+        assert_eq!(drain_overlay(&mut outbox), alone);
+    }
+}
+
+#[test]
 fn a_wrong_or_absent_checksum_travels_alone_and_untouched() {
     let mut outbox = Outbox::new();
     let mut expected = Vec::new();
@@ -262,13 +297,13 @@ fn a_wrong_or_absent_checksum_travels_alone_and_untouched() {
 #[test]
 fn a_later_fragment_is_not_overtaken() {
     let udp: Vec<Vec<u8>> = (0..5).map(|id| Packet::udp(id, &[9; 40]).bytes()).collect();
-    let mut fragment = udp[2].clone();
+    let mut fragment = udp[4].clone();
     put_word(&mut fragment, 6, 100);
     put_word(&mut fragment, 10, 0);
     let sum = Sum::new().bytes(&fragment[..20]).checksum();
     put_word(&mut fragment, 10, sum);
     let mut outbox = Outbox::new();
-    for packet in [&udp[0], &udp[1], &fragment, &udp[3], &udp[4]] {
+    for packet in [&udp[0], &udp[1], &fragment, &udp[2], &udp[3]] {
         assert!(outbox.deliver(packet));
     }
     let sizes: Vec<usize> = drain_overlay(&mut outbox)

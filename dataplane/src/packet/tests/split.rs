@@ -94,6 +94,17 @@ fn a_slice_that_is_too_short_loses_nothing() {
 }
 
 #[test]
+fn a_udp_checksum_of_zero_is_sent_as_all_ones() {
+    let packet = Packet::udp(1, &[0, 0]).bytes();
+    // Two bytes that are the checksum of all others make the sum all ones, its complement zero.
+    let mut super_packet = Packet::udp(1, &[packet[26], packet[27], 5]).bytes();
+    put_word(&mut super_packet, 26, 0);
+    let segments = drain_segments(Segments::new(&super_packet, uso(2)).unwrap());
+    assert_eq!(segments[0][26..28], [0xff, 0xff]);
+    assert_valid(&segments[0]);
+}
+
+#[test]
 fn metadata_that_does_not_fit_the_packet_is_refused() {
     let udp = Packet::udp(1, &payload(100)).bytes();
     let mut tcp = Packet::tcp(1, "A", &payload(100)).bytes();
