@@ -250,10 +250,19 @@ edge_answers() {
   in_ns pc-edge curl -s -o /dev/null -m 1 "http://127.0.0.1:8787/client/v4/accounts"
 }
 
-wait_edge() {
-  wait_for 20 "the edge's API" edge_answers || {
-    note "--- end of $LOGS/edge.log:"
-    tail -n 5 "$LOGS/edge.log" >&2 || true
-    die "the edge does not serve: see $LOGS/edge.log"
-  }
+# ready NAME COMMAND...: process NAME has come to where COMMAND succeeds; an error at once if it has ended.
+ready() {
+  local name=$1
+  shift
+  wait_for 20 "$name to serve" come_or_gone "$name" "$@" && pid_of "$name" >/dev/null && return 0
+  note "--- end of $LOGS/$name.log:"
+  tail -n 5 "$LOGS/$name.log" >&2 || true
+  die "$name does not serve: see $LOGS/$name.log"
 }
+come_or_gone() {
+  local name=$1
+  shift
+  "$@" || gone "$name"
+}
+
+wait_edge() { ready edge edge_answers; }

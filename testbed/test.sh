@@ -2,7 +2,7 @@
 # Runs every check: formatting, lints, all tests, and the tests in namespaces last and one at a time. Installs what it needs.
 #   test.sh [--no-world]   without the tests that need root and namespaces
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-cd "$ROOT"
+cd "$ROOT" || exit
 
 START=$(now_ms)
 step() { say "==> $* ($((($(now_ms) - START) / 1000)) s)"; }
@@ -45,11 +45,10 @@ require_root
 take_lock
 export PORTCULLIS_BIN=$BIN
 trap '"$TESTBED/down.sh" --keep-logs' EXIT
-# Only these are `#[ignore]`d: they need root, and change the machine while they run.
 if has_cargo nextest; then
-  cargo nextest run --locked --workspace --run-ignored ignored-only --test-threads 1 --no-tests pass --no-fail-fast
+  cargo nextest run --locked -p portcullis-testbed --test world --run-ignored all --no-fail-fast
 else
-  cargo test --locked --workspace --quiet -- --ignored --test-threads 1
+  cargo test --locked -p portcullis-testbed --test world --quiet -- --include-ignored --test-threads 1
 fi
 trap - EXIT
 "$TESTBED/down.sh"

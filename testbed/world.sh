@@ -192,5 +192,5 @@ start_site1() {
 # Site 2: ours. It makes its own routes.
 start_site2() {
   start site2 pc-site2 "$BIN" site --config "$RUN/site2.toml"
-  wait_for 10 "site 2" grep -qw ready "$LOGS/site2.log" || die "site 2 does not start: see $LOGS/site2.log"
+  ready site2 "$BIN" show tunnels --socket "$STATE/site2.sock"
 }
