@@ -1,12 +1,29 @@
 //! WireGuard: handshake and sessions by boringtun, everything around them here.
+//!
+//! In: datagrams with their source, inner packets, the time. Out: datagrams, inner packets, events.
+//! State: one [`Device`] per worker owns its identities, its peers and their sessions.
+//!
+//! Receiver indices carry `worker (8 bits) | slot (16 bits) | session (8 bits)`: the last byte on the
+//! wire names the worker, the middle ones the peer.
+//!
+//! What boringtun bounds for us: a session ends after REJECT_AFTER_TIME (180 s), long before
+//! REJECT_AFTER_MESSAGES (2^64 - 2^13) could be sent; its replay window is 1024 packets. Memory of a
+//! peer: about 11 KiB, and [`QUEUE_LEN_MAX`] packets while there is no session.
 
+mod device;
+mod identity;
 mod key;
+mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use device::{Device, PEERS_MAX, PutError, Slot};
 pub use key::{ParseKeyError, PresharedKey, PrivateKey, PublicKey};
+pub use peer::QUEUE_LEN_MAX;
 
 /// Both sides of a WireGuard tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,129 @@
+//! The one face: dispatches to the device that owns a tunnel's kind.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::id::{TunnelId, WorkerId};
+use crate::packet::Outbox;
+
+use super::{Config, Decap, Event, Refusal, Status, wireguard};
+
+/// Every tunnel of one worker.
+#[derive(Debug)]
+pub struct Tunnels {
+    wireguard: wireguard::Device,
+}
+
+/// A tunnel as its device knows it: found once when it is put, good until it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handle {
+    /// A peer of the WireGuard device.
+    WireGuard(wireguard::Slot),
+}
+
+impl Tunnels {
+    /// No tunnels.
+    #[must_use]
+    pub fn new(worker: WorkerId, now: Instant) -> Self {
+        Self {
+            wireguard: wireguard::Device::new(worker, now),
+        }
+    }
+
+    /// Makes or changes a tunnel. What did not change is kept, sessions included.
+    ///
+    /// # Errors
+    /// [`wireguard::PutError`], and nothing has changed.
+    pub fn put(
+        &mut self,
+        tunnel: TunnelId,
+        config: &Config,
+        mtu: u16,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<Handle, wireguard::PutError> {
+        match config {
+            Config::WireGuard(config) => self
+                .wireguard
+                .put(tunnel, config, mtu, now, out)
+                .map(Handle::WireGuard),
+        }
+    }
+
+    /// Deletes a tunnel with its sessions and whatever waits in it.
+    pub fn delete(&mut self, handle: Handle) {
+        match handle {
+            Handle::WireGuard(slot) => self.wireguard.delete(slot),
+        }
+    }
+
+    /// Says where the peer was before a restart. Ignored when the tunnel knows better.
+    pub fn hint_endpoint(
+        &mut self,
+        handle: Handle,
+        endpoint: SocketAddr,
+        now: Instant,
+        out: &mut Outbox,
+    ) {
+        match handle {
+            Handle::WireGuard(slot) => self.wireguard.hint_endpoint(slot, endpoint, now, out),
+        }
+    }
+
+    /// Encapsulates the first `len` bytes of `buffer`; the bytes behind are free for padding.
+    /// Without a session the packet waits, and a handshake begins.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the packet was dropped.
+    pub fn encap(
+        &mut self,
+        handle: Handle,
+        buffer: &mut [u8],
+        len: usize,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        match handle {
+            Handle::WireGuard(slot) => self.wireguard.encap(slot, buffer, len, now, out),
+        }
+    }
+
+    /// Decapsulates `datagram` into `buffer` ([`super::DATAGRAM_LEN_MAX`] bytes).
+    ///
+    /// # Errors
+    /// [`Refusal`] when the datagram was dropped.
+    pub fn decap(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        buffer: &mut [u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<Decap, Refusal> {
+        self.wireguard.decap(from, datagram, buffer, now, out)
+    }
+
+    /// When [`Tunnels::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wireguard.poll_timeout()
+    }
+
+    /// Retries, rekeys, keepalives, expiry.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        self.wireguard.handle_timeout(now, out);
+    }
+
+    /// The next event; at most one of a kind waits per tunnel.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.wireguard.poll_event()
+    }
+
+    /// What the tunnel shows of itself.
+    #[must_use]
+    pub fn status(&self, handle: Handle, now: Instant) -> Status {
+        match handle {
+            Handle::WireGuard(slot) => self.wireguard.status(slot, now),
+        }
+    }
+}
