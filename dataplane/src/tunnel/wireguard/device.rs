@@ -195,7 +195,7 @@ impl Device {
         if datagram.len() > DATAGRAM_LEN_MAX {
             return Err(Refusal::Oversized);
         }
-        let packet = Tunn::parse_incoming_packet(datagram).map_err(|_| Refusal::Malformed)?;
+        let packet = Tunn::parse_incoming_packet(datagram).map_err(|_error| Refusal::Malformed)?;
         let is_data = matches!(packet, Packet::PacketData(_));
         if !is_data && !self.sources.take(from.ip(), now) {
             return Err(Refusal::HandshakeLimited);
@@ -275,12 +275,7 @@ impl Device {
         })
     }
 
-    fn check(
-        &self,
-        tunnel: TunnelId,
-        config: &Config,
-        ours: PublicKey,
-    ) -> Result<(), PutError> {
+    fn check(&self, tunnel: TunnelId, config: &Config, ours: PublicKey) -> Result<(), PutError> {
         // A point of low order gives the same secret with every key: zero (RFC 7748 section 6.1).
         let secret = x25519::StaticSecret::from(config.private_key.0);
         let shared = secret.diffie_hellman(&x25519::PublicKey::from(config.peer.0));
@@ -307,7 +302,7 @@ impl Device {
         ours: PublicKey,
     ) -> Result<Slot, PutError> {
         let at = free(&mut self.peers);
-        let slot = Slot(u16::try_from(at).map_err(|_| PutError::Full)?);
+        let slot = Slot(u16::try_from(at).map_err(|_error| PutError::Full)?);
         let identity_at = self
             .identities
             .iter()

@@ -92,7 +92,7 @@ impl Identity {
         };
         boringtun::noise::handshake::parse_handshake_anon(&self.secret, &self.public, init)
             .map(|half| PublicKey(half.peer_static_public))
-            .map_err(|_| Refusal::Invalid)
+            .map_err(|_error| Refusal::Invalid)
     }
 }
 

@@ -303,11 +303,6 @@ impl Peer {
         let jitter = Duration::from_millis(self.jitter % (JITTER_MAX_MS + 1));
         self.retry_at = Some(now + REKEY_TIMEOUT + jitter);
     }
-
-    #[cfg(test)]
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
-    }
 }
 
 /// Sends a short message. False when there was no room or no destination.

@@ -1,0 +1,110 @@
+//! What a node counts: plain numbers of the one worker that owns it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::DropReason;
+
+/// Counters of one node. They only grow, and start at zero with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Super-packets and packets read from the overlay.
+    pub overlay_rx: u64,
+    /// Datagrams read from the underlay.
+    pub underlay_rx: u64,
+    /// Handshake and keepalive messages among them.
+    pub control_rx: u64,
+    /// Inner packets that went into a tunnel, from either side.
+    pub encap_packets: u64,
+    /// Their bytes.
+    pub encap_bytes: u64,
+    /// Inner packets that came out of a tunnel, before any check.
+    pub decap_packets: u64,
+    /// Their bytes.
+    pub decap_bytes: u64,
+    /// Packets that came out of a tunnel and went to the overlay.
+    pub delivered_packets: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Packets that came out of one tunnel and went into another.
+    pub forwarded_packets: u64,
+    /// ICMP errors that were sent.
+    pub icmp_errors: u64,
+    /// ICMP errors that were not sent because there were too many.
+    pub icmp_errors_limited: u64,
+    drops: [u64; DropReason::ALL.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            overlay_rx: 0,
+            underlay_rx: 0,
+            control_rx: 0,
+            encap_packets: 0,
+            encap_bytes: 0,
+            decap_packets: 0,
+            decap_bytes: 0,
+            delivered_packets: 0,
+            delivered_bytes: 0,
+            forwarded_packets: 0,
+            icmp_errors: 0,
+            icmp_errors_limited: 0,
+            drops: [0; DropReason::ALL.len()],
+        }
+    }
+}
+
+impl Counters {
+    /// How many packets were dropped for `reason`.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// How many packets were dropped at all.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    pub(super) fn count_drops(&mut self, reason: DropReason, packets: u64) {
+        self.drops[reason as usize] += packets;
+    }
+
+    /// A copy with names, for `show counters` and metrics.
+    #[must_use]
+    pub fn snapshot(&self) -> CountersSnapshot {
+        let named = [
+            ("overlay_rx_packets", self.overlay_rx),
+            ("underlay_rx_datagrams", self.underlay_rx),
+            ("control_rx_datagrams", self.control_rx),
+            ("encap_packets", self.encap_packets),
+            ("encap_bytes", self.encap_bytes),
+            ("decap_packets", self.decap_packets),
+            ("decap_bytes", self.decap_bytes),
+            ("delivered_packets", self.delivered_packets),
+            ("delivered_bytes", self.delivered_bytes),
+            ("forwarded_packets", self.forwarded_packets),
+            ("icmp_errors", self.icmp_errors),
+            ("icmp_errors_limited", self.icmp_errors_limited),
+        ];
+        CountersSnapshot {
+            packets: named.map(|(name, value)| (name.to_owned(), value)).into(),
+            drops: DropReason::ALL
+                .iter()
+                .map(|reason| (reason.name().to_owned(), self.dropped(*reason)))
+                .collect(),
+        }
+    }
+}
+
+/// [`Counters`] at one moment, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountersSnapshot {
+    /// What passed.
+    pub packets: BTreeMap<String, u64>,
+    /// What did not, by [`DropReason::name`]; every reason is there.
+    pub drops: BTreeMap<String, u64>,
+}

@@ -1,0 +1,132 @@
+//! Why packets go nowhere: one reason, one counter each.
+
+use crate::tunnel::Refusal;
+use crate::wire::ip::Malformed;
+
+macro_rules! reasons {
+    ($($(#[doc = $help:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a packet or datagram was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DropReason {
+            $($(#[doc = $help])+ $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// How metrics and `show counters` name it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$name => concat!($($help),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// An inner packet that is no well-formed IP packet.
+    Malformed = "malformed",
+    /// From the overlay: neighbour discovery, multicast and other things of a link, not of a network.
+    LinkLocalNoise = "link_local_noise",
+    /// From the overlay: the source is no address that this worker lent to a vnet.
+    SourceNotOurs = "source_not_ours",
+    /// Out of a tunnel: an address that no single host can send from, or send to.
+    NotUnicast = "not_unicast",
+    /// Out of a tunnel: AllowedIPs give the source to another tunnel of the vnet, or to none.
+    SourceNotAllowed = "source_not_allowed",
+    /// Out of a tunnel: the source is not routed to where the packet came from.
+    SourceNotRouted = "source_not_routed",
+    /// Out of a tunnel: the destination is a source address that nobody has.
+    ReturnUnknown = "return_unknown",
+    /// Out of a tunnel: the destination is a source address of another node.
+    ReturnOtherNode = "return_other_node",
+    /// Out of a tunnel: the destination is a source address of another vnet.
+    ReturnVnetMismatch = "return_vnet_mismatch",
+    /// No route to the destination in its vnet.
+    NoRoute = "no_route",
+    /// The route leads back to where the packet came from.
+    RouteLoops = "route_loops",
+    /// The vnet or the tunnel is being deleted.
+    Gone = "gone",
+    /// The route leads to a tunnel of another vnet.
+    TunnelVnetMismatch = "tunnel_vnet_mismatch",
+    /// The TTL or hop limit ran out here.
+    TtlExceeded = "ttl_exceeded",
+    /// Longer than the tunnel's MTU.
+    TooBig = "too_big",
+    /// No session with the peer, and nobody knows where it is.
+    NoEndpoint = "no_endpoint",
+    /// Too many packets wait for a session with the peer.
+    QueueFull = "queue_full",
+    /// They waited for a session until the peer was given up.
+    SessionGivenUp = "session_given_up",
+    /// The outbox was full.
+    OutboxFull = "outbox_full",
+    /// A datagram that is no message of a tunnel protocol.
+    DatagramMalformed = "datagram_malformed",
+    /// A datagram longer than any tunnel sends.
+    DatagramOversized = "datagram_oversized",
+    /// A datagram for a session that is not there.
+    IndexUnknown = "index_unknown",
+    /// A message that came before, or too late.
+    Replayed = "replayed",
+    /// A message that does not authenticate.
+    Inauthentic = "inauthentic",
+    /// An authentic message with something inside that is not IP.
+    NotIp = "not_ip",
+    /// More handshake messages from one source than it may send.
+    HandshakeLimited = "handshake_limited",
+    /// A handshake that was answered with a cookie, because there were too many.
+    HandshakeCookie = "handshake_cookie",
+    /// A handshake for no key of ours.
+    UnknownIdentity = "unknown_identity",
+    /// A handshake of a peer that is not configured.
+    UnknownPeer = "unknown_peer",
+}
+
+impl From<Malformed> for DropReason {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Refusal> for DropReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed => Self::DatagramMalformed,
+            Refusal::Oversized => Self::DatagramOversized,
+            Refusal::IndexUnknown => Self::IndexUnknown,
+            Refusal::Replay => Self::Replayed,
+            Refusal::Invalid => Self::Inauthentic,
+            Refusal::NotIp => Self::NotIp,
+            Refusal::HandshakeLimited => Self::HandshakeLimited,
+            Refusal::CookieSent => Self::HandshakeCookie,
+            Refusal::UnknownIdentity => Self::UnknownIdentity,
+            Refusal::UnknownPeer => Self::UnknownPeer,
+            Refusal::NoEndpoint => Self::NoEndpoint,
+            Refusal::QueueFull => Self::QueueFull,
+            Refusal::OutboxFull => Self::OutboxFull,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own_and_a_sentence() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        assert!(DropReason::ALL.iter().all(|one| one.help().ends_with('.')));
+    }
+}

@@ -1,0 +1,88 @@
+//! Overlay to underlay: source address to vnet, route, TTL, MTU, split, encap.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::fib::Nexthop;
+use crate::id::VnetId;
+use crate::packet::{Offload, Segments};
+use crate::source;
+use crate::wire::icmp::ErrorKind;
+use crate::wire::ip::{self, Inner};
+
+use super::{DropReason, Node, Role, icmp};
+
+impl Node {
+    /// One packet or super-packet from the overlay. Parsed once, routed once, then cut and
+    /// encapsulated piece by piece.
+    pub(super) fn egress(
+        &mut self,
+        packet: &mut [u8],
+        offload: Offload,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let inner = Inner::parse(packet)?;
+        if is_noise(&inner) {
+            return Err(DropReason::LinkLocalNoise);
+        }
+        let vnet = self.vnet_of_overlay(inner.src)?;
+        let guard = Self::pin();
+        let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
+        let tunnel = match tables.route(inner.dst, &guard) {
+            Some(Nexthop::Tunnel(tunnel)) => tunnel,
+            Some(Nexthop::Local) => return Err(DropReason::RouteLoops),
+            None => {
+                self.report_to_overlay(ErrorKind::NetUnreachable, packet, now);
+                return Err(DropReason::NoRoute);
+            }
+        };
+        let mtu = self.mtu(tunnel, vnet)?;
+        if !ip::decrement_ttl(packet) {
+            self.report_to_overlay(ErrorKind::TimeExceeded, packet, now);
+            return Err(DropReason::TtlExceeded);
+        }
+        let mut segments = Segments::new(packet, offload)?;
+        if segments.len_max() > usize::from(mtu) {
+            self.report_to_overlay(ErrorKind::PacketTooBig { mtu }, packet, now);
+            return Err(DropReason::TooBig);
+        }
+        while let Some(len) = segments.next_into(scratch) {
+            if let Err(reason) = self.encap(tunnel, vnet, (scratch, len), now) {
+                // Each piece is a packet of its own: the last one's reason is counted by the caller.
+                let left = segments.remaining();
+                if left == 0 {
+                    return Err(reason);
+                }
+                self.counters.count_drops(reason, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// The vnet that a source address was lent to, if it is one of this worker's.
+    fn vnet_of_overlay(&self, source: IpAddr) -> Result<VnetId, DropReason> {
+        match self.config.role {
+            Role::Site { vnet, .. } => Ok(vnet),
+            Role::Edge => {
+                let source = match source {
+                    IpAddr::V4(source) => Some(source),
+                    IpAddr::V6(source) => source::to_v4(source),
+                };
+                source
+                    .and_then(|source| self.tables.returns.lookup(source))
+                    .filter(|owner| {
+                        owner.node == self.config.node && owner.worker == self.config.worker
+                    })
+                    .map(|owner| owner.vnet)
+                    .ok_or(DropReason::SourceNotOurs)
+            }
+        }
+    }
+}
+
+/// What a kernel sends on every device of its own accord: router solicitations, multicast reports,
+/// neighbour and name discovery.
+fn is_noise(inner: &Inner) -> bool {
+    !icmp::is_host(inner.src) || !icmp::is_host(inner.dst)
+}

@@ -1,0 +1,96 @@
+//! ICMP errors: to the sender of a packet, from our own address, and not too many.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::id::TunnelId;
+use crate::tunnel::bucket::Rate;
+use crate::wire::icmp::{ERROR_V6_LEN_MAX, ErrorKind, error};
+
+use super::{DropReason, Node, Role};
+
+/// Errors to the overlay, and into each tunnel: a traceroute and path MTU discovery of many flows
+/// at once, but no amplifier (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
+const ERRORS: Rate = Rate {
+    interval: Duration::from_millis(5),
+    burst: 50,
+};
+
+/// The longest error, and room for padding.
+const BUFFER_LEN: usize = ERROR_V6_LEN_MAX + 16;
+
+impl Node {
+    /// Tells the local sender of `offending`.
+    pub(super) fn report_to_overlay(&mut self, kind: ErrorKind, offending: &[u8], now: Instant) {
+        let mut buffer = [0; BUFFER_LEN];
+        let Some(len) = self.write_error(kind, offending, &mut buffer) else {
+            return;
+        };
+        if !self.overlay_errors.take(ERRORS, now) {
+            self.counters.icmp_errors_limited += 1;
+        } else if self.outbox.deliver(&buffer[..len]) {
+            self.counters.icmp_errors += 1;
+        } else {
+            self.counters.count_drops(DropReason::OutboxFull, 1);
+        }
+    }
+
+    /// Tells the sender of `offending` behind the tunnel that it came out of.
+    pub(super) fn report_to_tunnel(
+        &mut self,
+        kind: ErrorKind,
+        tunnel: TunnelId,
+        offending: &[u8],
+        now: Instant,
+    ) {
+        let mut buffer = [0; BUFFER_LEN];
+        let Some(len) = self.write_error(kind, offending, &mut buffer) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(&tunnel) else {
+            return;
+        };
+        if !link.errors.take(ERRORS, now) {
+            self.counters.icmp_errors_limited += 1;
+            return;
+        }
+        let vnet = link.vnet;
+        match self.encap(tunnel, vnet, (&mut buffer, len), now) {
+            Ok(()) => self.counters.icmp_errors += 1,
+            Err(reason) => self.counters.count_drops(reason, 1),
+        }
+    }
+
+    fn write_error(&self, kind: ErrorKind, offending: &[u8], out: &mut [u8]) -> Option<usize> {
+        let is_v6 = offending.first().is_some_and(|byte| byte >> 4 == 6);
+        let from = match (self.config.role, self.config.slice) {
+            (Role::Site { address, .. }, _) => address,
+            (Role::Edge, Some(slice)) if is_v6 => slice.router_v6().into(),
+            (Role::Edge, Some(slice)) => slice.router().into(),
+            (Role::Edge, None) => return None,
+        };
+        error(kind, offending, from, out)
+    }
+}
+
+/// Whether an address can be that of one host in a network, as against a link, a group or nobody.
+pub(super) fn is_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let first = v4.octets()[0];
+            first != 0 && first < 224 && !v4.is_loopback() && !v4.is_link_local()
+        }
+        IpAddr::V6(v6) => {
+            !v6.is_unspecified()
+                && !v6.is_loopback()
+                && !v6.is_multicast()
+                && !v6.is_unicast_link_local()
+                && v6.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
+/// A length as a counter takes it.
+pub(super) fn widen(len: usize) -> u64 {
+    u64::try_from(len).expect("usize is at most 64 bits")
+}

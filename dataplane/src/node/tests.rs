@@ -1,0 +1,1 @@
+//! Two nodes back to back.
