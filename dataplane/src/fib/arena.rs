@@ -67,6 +67,7 @@ impl Arena {
     }
 
     /// The words of a block that was taken.
+    #[inline]
     pub(super) fn block(&self, block: u32) -> &[AtomicU32] {
         let (segment, offset) = self.place(block);
         let words = self.segments[segment]
@@ -75,6 +76,7 @@ impl Arena {
         &words[offset..offset + self.block_words]
     }
 
+    #[inline]
     fn place(&self, block: u32) -> (usize, usize) {
         let shift = self.first_blocks.trailing_zeros();
         let segment = ((block >> shift) + 1).ilog2();

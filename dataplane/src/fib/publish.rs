@@ -17,6 +17,7 @@ use crossbeam::epoch::{self, Atomic, Owned};
 pub struct Guard(epoch::Guard);
 
 /// Pins this thread to the current epoch. Cheap and reentrant; it never blocks.
+#[inline]
 pub fn pin() -> Guard {
     Guard(epoch::pin())
 }
@@ -59,6 +60,7 @@ impl<T: Send + Sync + 'static> Published<T> {
     }
 
     /// The value at this moment; it outlives even this place, for as long as the guard lives.
+    #[inline]
     pub fn load<'g>(&self, guard: &'g Guard) -> Option<&'g T> {
         // Acquire pairs with the AcqRel swap of `store`: who sees the pointer sees the whole value.
         let shared = self.pointer.load(Ordering::Acquire, &guard.0);

@@ -80,6 +80,7 @@ struct Block {
 
 impl ReturnTable {
     /// The owner of `address`; `None` when nobody is, or outside of 100.64.0.0/12. Wait-free.
+    #[inline]
     pub fn lookup(&self, address: Ipv4Addr) -> Option<Owner> {
         let offset = address.to_bits().wrapping_sub(BASE);
         let block = self.blocks.get((offset >> 8) as usize)?;

@@ -1,11 +1,16 @@
 //! An address as an integer: what the array and the trie ask of IPv4 and IPv6 alike.
 
 use std::fmt;
+use std::ops::BitAnd;
 
 /// An address, most significant bit first.
-pub(super) trait Key: Copy + Ord + fmt::Debug + Send + Sync + 'static {
+pub(super) trait Key:
+    Copy + Ord + BitAnd<Output = Self> + fmt::Debug + Send + Sync + 'static
+{
     /// Number of octets, which is the number of levels of the trie.
     const OCTETS: usize;
+    /// The address of ones only.
+    const ONES: Self;
 
     /// The octet at `level`, counted from the most significant.
     fn octet(self, level: usize) -> usize;
@@ -16,7 +21,9 @@ pub(super) trait Key: Copy + Ord + fmt::Debug + Send + Sync + 'static {
 
 impl Key for u32 {
     const OCTETS: usize = 4;
+    const ONES: Self = Self::MAX;
 
+    #[inline]
     fn octet(self, level: usize) -> usize {
         usize::from(self.to_be_bytes()[level])
     }
@@ -30,7 +37,9 @@ impl Key for u32 {
 
 impl Key for u128 {
     const OCTETS: usize = 16;
+    const ONES: Self = Self::MAX;
 
+    #[inline]
     fn octet(self, level: usize) -> usize {
         usize::from(self.to_be_bytes()[level])
     }

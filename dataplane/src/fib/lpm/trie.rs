@@ -21,7 +21,8 @@ use crate::fib::publish::pin;
 const CHUNK_WORDS: usize = 256;
 /// Chunks of the arena's first segment: 16 KiB, what 17 scattered IPv4 prefixes need.
 const CHUNKS_FIRST: u32 = 16;
-/// Most chunks of one table and family: 64 MiB, which is 1 M IPv4 prefixes of a full table.
+/// Most chunks of one table and family: 64 MiB. Enough for 430,000 IPv4 prefixes of /16 to /24
+/// spread at random (measured), or 5000 IPv6 hosts without a common beginning.
 pub const CHUNKS_MAX: u32 = CHUNKS_FIRST * 4095;
 /// The chunk where every look-up begins.
 const ROOT: u32 = 0;
@@ -44,6 +45,7 @@ pub(super) struct Trie {
 }
 
 impl Trie {
+    #[inline]
     pub(super) fn lookup<K: Key>(&self, key: K) -> Option<u32> {
         let mut chunk = ROOT;
         for level in 0..K::OCTETS {
