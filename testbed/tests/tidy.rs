@@ -15,7 +15,7 @@ const LINES_MAX: usize = 600;
 const PACKAGES: [&str; 5] = ["", "dataplane", "controlplane", "proxy", "testbed"];
 
 /// Modules that think and do no I/O: time, randomness and addresses are their arguments.
-const PURE: [(&str, &[&str]); 3] = [
+const PURE: [(&str, &[&str]); 2] = [
     (
         "dataplane",
         &[
@@ -23,7 +23,6 @@ const PURE: [(&str, &[&str]); 3] = [
         ],
     ),
     ("controlplane", &["model", "rib", "health"]),
-    ("proxy", &["route"]),
 ];
 
 /// Words of things that a pure module has no business with.

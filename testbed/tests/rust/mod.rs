@@ -26,7 +26,7 @@ pub(crate) struct File {
 }
 
 impl Crate {
-    /// The crates of one package: lib.rs, main.rs, build.rs, and each file of tests, benches, examples and src/bin.
+    /// The crates of one package: lib.rs, main.rs, build.rs, and each program of tests, benches, examples and src/bin.
     pub(crate) fn all_of(root: &Path, package: &str) -> Vec<Crate> {
         let dir = root.join(package);
         let mut roots: Vec<PathBuf> = ["src/lib.rs", "src/main.rs", "build.rs"]
@@ -38,7 +38,12 @@ impl Crate {
                 .flatten()
                 .flatten()
             {
-                roots.push(entry.path());
+                let path = entry.path();
+                roots.push(if path.is_dir() {
+                    path.join("main.rs")
+                } else {
+                    path
+                });
             }
         }
         roots
