@@ -59,9 +59,10 @@ impl Crate {
             modules: Vec::new(),
             files: Vec::new(),
         };
-        let is_test = main
-            .parent()
-            .is_some_and(|d| d.ends_with("tests") || d.ends_with("benches"));
+        let place = main
+            .strip_prefix(root.join(package))
+            .expect("a crate is below its package");
+        let is_test = place.starts_with("tests") || place.starts_with("benches");
         of.add(root, main, Vec::new(), is_test);
         of
     }
