@@ -2,10 +2,27 @@
 //!
 //! In: API requests. Out: a node's desired state ([`ControlPlane::spec`]) and the proxy's answers
 //! ([`origin`]). State: the store, and a snapshot of it in memory for reads.
+//!
+//! Modules are listed in dependency order: each names only those above it, and `status` is a leaf.
 
-pub mod origin;
-mod open;
 mod status;
 
-pub use open::{ControlPlane, OpenError, Options};
+pub mod model;
+
+pub mod rib;
+
+pub mod store;
+
+pub mod program;
+
+pub mod origin;
+
+mod options;
+
+mod api;
+
+mod open;
+
+pub use open::{ControlPlane, OpenError};
+pub use options::Options;
 pub use status::{NoNode, NodeStatus};

@@ -1,27 +1,25 @@
 //! Opening a control plane, and what others see of it.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dataplane::id::VnetId;
 use dataplane::program::Spec;
-use ipnet::Ipv4Net;
+use ring::rand::SystemRandom;
+use time::OffsetDateTime;
 use tokio::sync::watch;
+use uuid::Uuid;
 
+use crate::api;
+use crate::model::account::Account;
+use crate::model::counter::Numbered;
+use crate::model::token::{self, Token};
+use crate::model::vnet::Vnet;
+use crate::model::{HexId, Timestamp};
+use crate::options::Options;
+use crate::program;
 use crate::status::NodeStatus;
-
-/// What a control plane needs to know to start.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where the store lives; made when it does not exist.
-    pub data_dir: PathBuf,
-    /// The edge's slice of the source range.
-    pub slice: Ipv4Net,
-    /// The edge's own addresses: where layer-4 apps may listen.
-    pub edge_addresses: Vec<IpAddr>,
-    /// `host:port` that goes into the peers' WireGuard configurations; `None` leaves a placeholder.
-    pub wireguard_endpoint: Option<String>,
-}
+use crate::store::{Embedded, Objects, StoreError, Transaction, WriteError};
 
 /// Why a control plane did not open.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +35,48 @@ pub enum OpenError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Another process has the store.
+    #[error("{path} is open in another process: stop that one, or name another data directory")]
+    InUse {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// The store's file cannot be opened.
+    #[error("cannot open the store {path}")]
+    Database {
+        /// The store's file.
+        path: PathBuf,
+        /// The store's reason.
+        source: Box<redb::Error>,
+    },
+    /// What is stored cannot be read.
+    #[error("cannot read the store")]
+    Store(#[from] StoreError),
+    /// The first account could not be made.
+    #[error("cannot make the first account")]
+    FirstStart(#[source] Box<WriteError>),
+    /// The system has no randomness.
+    #[error("the system gives no random bytes for a token")]
+    Random,
 }
 
 /// What exists, opened. Clones share one state.
 #[derive(Clone, Debug)]
-pub struct ControlPlane {
-    revision: Arc<watch::Sender<u64>>,
+pub struct ControlPlane(Arc<Inner>);
+
+struct Inner {
+    objects: Arc<Objects>,
+    options: Options,
+    first_token: Option<String>,
+    origin_token: String,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("objects", &self.objects)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ControlPlane {
@@ -51,37 +85,110 @@ impl ControlPlane {
     /// # Errors
     /// [`OpenError`], each with what to do about it.
     pub fn open(options: Options) -> Result<ControlPlane, OpenError> {
-        std::fs::create_dir_all(&options.data_dir).map_err(|source| OpenError::DataDir {
-            path: options.data_dir.clone(),
-            source,
-        })?;
-        Ok(ControlPlane {
-            revision: Arc::new(watch::Sender::new(0)),
-        })
+        let objects = Objects::load(Box::new(open_store(&options)?))?;
+        let random = SystemRandom::new();
+        let no_random = |_: ring::error::Unspecified| OpenError::Random;
+        let origin_token = token::secret(&random).map_err(no_random)?;
+        let mut first_token = None;
+        if objects.snapshot().accounts.iter().next().is_none() {
+            let now = Timestamp::new(OffsetDateTime::now_utc());
+            let (token, secret) = Token::generate("first", now, &random).map_err(no_random)?;
+            objects
+                .write(now, |transaction| {
+                    first_account(transaction, token);
+                    Ok(())
+                })
+                .map_err(|why| OpenError::FirstStart(Box::new(why)))?;
+            first_token = Some(secret);
+        }
+        Ok(ControlPlane(Arc::new(Inner {
+            objects: Arc::new(objects),
+            options,
+            first_token,
+            origin_token,
+        })))
     }
 
     /// The API token that was made, only at the very first start: it is stored as a hash.
     pub fn first_token(&self) -> Option<String> {
-        None
+        self.0.first_token.clone()
     }
 
     /// The token for `/origin/v1`, fresh per start; for the proxy.
     pub fn origin_token(&self) -> String {
-        String::new()
+        self.0.origin_token.clone()
     }
 
     /// Everything under `/client/v4` and `/origin/v1`.
-    pub fn router(&self, _status: Arc<dyn NodeStatus>) -> axum::Router {
-        axum::Router::new()
+    pub fn router(&self, status: Arc<dyn NodeStatus>) -> axum::Router {
+        api::router(api::Context {
+            objects: Arc::clone(&self.0.objects),
+            options: self.0.options.clone(),
+            origin_token: self.0.origin_token.clone(),
+            status,
+        })
     }
 
-    /// The newest revision, as it changes.
+    /// The newest revision, as it changes. [`ControlPlane::spec`] is at least as new.
     pub fn revision(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+        self.0.objects.revision()
     }
 
     /// The desired state of the node at the newest revision.
     pub fn spec(&self) -> Spec {
-        Spec::default()
+        program::spec(&self.0.objects.snapshot())
     }
+}
+
+fn open_store(options: &Options) -> Result<Embedded, OpenError> {
+    let unusable = |source| OpenError::DataDir {
+        path: options.data_dir.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&options.data_dir).map_err(unusable)?;
+    let path = options.data_dir.join("portcullis.redb");
+    keep_private(&path).map_err(unusable)?;
+    Embedded::open(&path).map_err(|why| {
+        if matches!(why, redb::Error::DatabaseAlreadyOpen) {
+            return OpenError::InUse { path };
+        }
+        OpenError::Database {
+            path,
+            source: Box::new(why),
+        }
+    })
+}
+
+/// The store holds private keys: only its owner reads it, from its first byte on.
+fn keep_private(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let mut open = std::fs::OpenOptions::new();
+    let file = open
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+fn first_account(transaction: &mut Transaction, token: Token) {
+    let account = Account {
+        id: HexId::random(),
+        name: "default".to_owned(),
+        created_on: transaction.now(),
+    };
+    transaction.put(token);
+    let number = transaction.number(Numbered::Vnet, u32::from(u16::MAX), |_, _| false);
+    let number = number.and_then(|number| u16::try_from(number).ok());
+    transaction.put(Vnet {
+        id: Uuid::new_v4(),
+        account_id: account.id,
+        number: VnetId(number.expect("a new store has given no number yet")),
+        name: "default".to_owned(),
+        comment: String::new(),
+        is_default_network: true,
+        created_at: transaction.now(),
+    });
+    transaction.put(account);
 }

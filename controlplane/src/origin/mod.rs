@@ -3,5 +3,7 @@
 //! In: a snapshot of what exists. Out: plain answers, serialized as JSON. State: none.
 
 mod answer;
+mod lookup;
 
 pub use answer::{App, Apps, HostAnswer, Transport};
+pub(crate) use lookup::{apps, host, zone_of};

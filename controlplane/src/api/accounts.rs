@@ -1,0 +1,42 @@
+//! `/accounts`
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::context::{Shared, account};
+use super::envelope::{Answer, one, page};
+use super::input::{At, Params};
+use crate::model::account::Account;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/accounts", get(list))
+        .route("/accounts/{account}", get(read))
+}
+
+async fn list(State(shared): State<Shared>, params: Params) -> Answer {
+    let paging = params.paging(20, 50)?;
+    let name = params.get("name").unwrap_or("").to_owned();
+    let snapshot = shared.snapshot();
+    let found = snapshot
+        .accounts
+        .iter()
+        .filter(|account| account.name.contains(&name));
+    Ok(page(found.collect(), paging, |account| show(account)))
+}
+
+async fn read(State(shared): State<Shared>, At(id): At<String>) -> Answer {
+    Ok(one(show(&*account(&shared.snapshot(), &id)?)))
+}
+
+fn show(account: &Account) -> Value {
+    json!({
+        "id": account.id,
+        "name": account.name,
+        "type": "standard",
+        "settings": {"enforce_twofactor": false},
+        "created_on": account.created_on,
+    })
+}

@@ -1,0 +1,64 @@
+//! The envelope of every answer.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::input::Paging;
+use crate::model::{Fault, Refusal};
+
+/// A successful answer, or the refusal.
+pub(crate) type Answer = Result<Response, Refusal>;
+
+/// One result.
+pub(crate) fn one(result: Value) -> Response {
+    let body = json!({"success": true, "errors": [], "messages": [], "result": result});
+    Json(body).into_response()
+}
+
+/// One page of a list: of all `items`, those of the page; past the end, none.
+pub(crate) fn page<T>(items: Vec<T>, paging: Paging, show: impl Fn(T) -> Value) -> Response {
+    let total = items.len();
+    let shown = items
+        .into_iter()
+        .skip(paging.skipped())
+        .take(paging.per_page);
+    let result: Vec<Value> = shown.map(show).collect();
+    let info = json!({
+        "page": paging.page,
+        "per_page": paging.per_page,
+        "count": result.len(),
+        "total_count": total,
+        "total_pages": total.div_ceil(paging.per_page),
+    });
+    Json(json!({
+        "success": true, "errors": [], "messages": [], "result": result, "result_info": info,
+    }))
+    .into_response()
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.fault {
+            Fault::Invalid => StatusCode::BAD_REQUEST,
+            Fault::Forbidden => StatusCode::FORBIDDEN,
+            Fault::NotFound => StatusCode::NOT_FOUND,
+            Fault::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Fault::Conflict => StatusCode::CONFLICT,
+            Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Fault::Ours => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut error = json!({"code": self.code, "message": self.message});
+        if let Some(pointer) = self.pointer {
+            error["source"] = json!({"pointer": pointer});
+        }
+        if !self.chain.is_empty() {
+            let item = |(code, message): &(u32, String)| json!({"code": code, "message": message});
+            error["error_chain"] = self.chain.iter().map(item).collect();
+        }
+        let body = json!({"success": false, "errors": [error], "messages": [], "result": null});
+        (status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,74 @@
+//! The HTTP API: envelope, authentication, paging, one file per resource.
+//!
+//! In: requests. Out: answers in the envelope, and transactions on the store. State: none of its own.
+//! A new resource is one file here with its `routes()`, and one line in [`router`].
+
+mod accounts;
+mod auth;
+mod context;
+mod coverage;
+mod envelope;
+mod input;
+mod origins;
+mod records;
+mod routes;
+mod spectrum;
+mod tunnels;
+mod user;
+mod vnets;
+mod zones;
+
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::middleware;
+
+use crate::model::{Fault, Refusal};
+
+pub(crate) use context::Context;
+use context::Shared;
+
+/// Largest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Everything under `/client/v4` and `/origin/v1`.
+pub(crate) fn router(context: Context) -> Router {
+    let shared = Shared::new(context);
+    let resources = Router::new()
+        .merge(accounts::routes())
+        .merge(records::routes())
+        .merge(routes::routes())
+        .merge(spectrum::routes())
+        .merge(tunnels::routes())
+        .merge(user::routes())
+        .merge(vnets::routes())
+        .merge(zones::routes());
+    let customers = middleware::from_fn_with_state(shared.clone(), auth::customer);
+    let proxies = middleware::from_fn_with_state(shared.clone(), auth::proxy);
+    let client = Router::new()
+        .nest("/client/v4", resources)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(customers);
+    let origin = Router::new()
+        .nest("/origin/v1", origins::routes())
+        .route_layer(proxies);
+    client
+        .merge(origin)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(shared)
+}
+
+async fn unknown_path(State(_): State<Shared>, uri: http::Uri) -> Refusal {
+    context::no_route(uri.path().trim_start_matches("/client/v4"))
+}
+
+async fn unknown_method(State(_): State<Shared>, method: http::Method) -> Refusal {
+    Refusal::new(
+        Fault::Method,
+        10_405,
+        format!("Method {method} is not allowed here."),
+    )
+}

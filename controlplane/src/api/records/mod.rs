@@ -1,0 +1,140 @@
+//! `/zones/{zone}/dns_records`
+
+mod filter;
+mod name;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::context::{self, Shared};
+use super::envelope::{Answer, one, page};
+use super::input::{At, Body, Params};
+use crate::model::record::{INVALID, Record};
+use crate::model::record_draft::Draft;
+use crate::model::zone::Zone;
+use crate::model::{Fields, HexId, Refusal};
+use crate::store::Snapshot;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/zones/{zone}/dns_records", get(list).post(create))
+        .route(
+            "/zones/{zone}/dns_records/{record}",
+            get(read).put(replace).patch(patch).delete(delete),
+        )
+}
+
+async fn create(State(shared): State<Shared>, At(id): At<String>, Body(body): Body) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &id)?;
+        let draft = Draft::read(Fields::new(body, INVALID)?)?;
+        let given_vnet = draft.virtual_network_id;
+        let record = draft.create(HexId::random(), &zone, transaction.now())?;
+        let record = name::put(transaction, &zone, record, None, given_vnet)?;
+        Ok(show(transaction.snapshot(), &zone, &record))
+    });
+    Ok(one(shown.await?))
+}
+
+async fn list(State(shared): State<Shared>, At(id): At<String>, params: Params) -> Answer {
+    let paging = params.paging(100, 5_000_000)?;
+    let snapshot = shared.snapshot();
+    let zone = context::zone(&snapshot, &id)?;
+    let filter = filter::Filter::read(&params)?;
+    let wanted = snapshot
+        .records
+        .iter()
+        .filter(|record| record.zone_id == zone.id);
+    let mut found: Vec<Arc<Record>> = wanted.filter(|r| filter.is_wanted(r)).cloned().collect();
+    filter.sort(&mut found);
+    Ok(page(found, paging, |record| {
+        show(&snapshot, &zone, &record)
+    }))
+}
+
+async fn read(State(shared): State<Shared>, At((zone, id)): At<(String, String)>) -> Answer {
+    let snapshot = shared.snapshot();
+    let zone = context::zone(&snapshot, &zone)?;
+    let record = find(&snapshot, &zone, &id)?;
+    Ok(one(show(&snapshot, &zone, &record)))
+}
+
+async fn replace(shared: State<Shared>, at: At<(String, String)>, body: Body) -> Answer {
+    change(shared, at, body, Draft::replace).await
+}
+
+async fn patch(shared: State<Shared>, at: At<(String, String)>, body: Body) -> Answer {
+    change(shared, at, body, Draft::patch).await
+}
+
+async fn delete(State(shared): State<Shared>, At((zone, id)): At<(String, String)>) -> Answer {
+    let deleted = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &zone)?;
+        let record = find(transaction.snapshot(), &zone, &id)?;
+        transaction.delete::<Record>(&record.id);
+        Ok(json!({"id": record.id}))
+    });
+    Ok(one(deleted.await?))
+}
+
+type Change = fn(Draft, &Record, &Zone, crate::model::Timestamp) -> Result<Record, Refusal>;
+
+async fn change(
+    State(shared): State<Shared>,
+    At((zone, id)): At<(String, String)>,
+    Body(body): Body,
+    change: Change,
+) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &zone)?;
+        let old = find(transaction.snapshot(), &zone, &id)?;
+        let draft = Draft::read(Fields::new(body, INVALID)?)?;
+        let given_vnet = draft.virtual_network_id;
+        let record = change(draft, &old, &zone, transaction.now())?;
+        let record = name::put(transaction, &zone, record, Some(&old), given_vnet)?;
+        Ok(show(transaction.snapshot(), &zone, &record))
+    });
+    Ok(one(shown.await?))
+}
+
+fn find(snapshot: &Snapshot, zone: &Zone, id: &str) -> Result<Arc<Record>, Refusal> {
+    let found = id.parse().ok().and_then(|id| snapshot.records.get(&id));
+    found
+        .filter(|record| record.zone_id == zone.id)
+        .cloned()
+        .ok_or_else(|| Refusal::not_found(81_044, "Record does not exist."))
+}
+
+fn show(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Value {
+    let mut shown = json!({
+        "id": record.id,
+        "zone_id": zone.id,
+        "zone_name": zone.name,
+        "name": record.name,
+        "type": record.kind,
+        "content": record.content,
+        "proxiable": record.kind.is_proxiable(),
+        "proxied": record.proxied,
+        "ttl": record.ttl,
+        "settings": {},
+        "meta": {},
+        "comment": record.comment,
+        "tags": record.tags,
+        "created_on": record.created_on,
+        "modified_on": record.modified_on,
+    });
+    if let Some(priority) = record.priority {
+        shown["priority"] = json!(priority);
+    }
+    if record.kind.is_address() {
+        let is_private = record.proxied && name::is_private(snapshot, zone, &record.name);
+        shown["private_routing"] = json!(is_private);
+        shown["use_private_routing"] = json!(is_private);
+        shown["virtual_network_id"] = json!(record.virtual_network_id);
+    }
+    shown
+}

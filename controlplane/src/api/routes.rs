@@ -1,0 +1,354 @@
+//! `/accounts/{account}/teamnet/routes`
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::context::{self, Shared};
+use super::coverage;
+use super::envelope::{Answer, one, page};
+use super::input::{At, Body, Params};
+use super::vnets;
+use crate::model::fields::echo;
+use crate::model::route::{Draft, INVALID, Route, parse_network};
+use crate::model::{Fields, HexId, Refusal, Timestamp, address};
+use crate::store::{Snapshot, Transaction};
+
+/// Code of a prefix that has a route already.
+const TAKEN: u32 = 1014;
+/// Code of a route that does not exist, or whose tunnel took it along (api.md 3.2).
+const UNKNOWN: u32 = 1015;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/accounts/{account}/teamnet/routes", get(list).post(create))
+        .route(
+            "/accounts/{account}/teamnet/routes/{route}",
+            get(read).patch(patch).delete(delete),
+        )
+        .route("/accounts/{account}/teamnet/routes/ip/{ip}", get(by_ip))
+        .route(
+            "/accounts/{account}/teamnet/routes/network/{cidr}",
+            post(create_by_cidr)
+                .patch(patch_by_cidr)
+                .delete(delete_by_cidr),
+        )
+}
+
+async fn create(State(shared): State<Shared>, At(account): At<String>, Body(body): Body) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?;
+        let draft = Draft::read(Fields::new(body, INVALID)?)?;
+        new(transaction, account.id, draft)
+    });
+    Ok(one(shown.await?))
+}
+
+async fn create_by_cidr(
+    State(shared): State<Shared>,
+    At((account, cidr)): At<(String, String)>,
+    Body(body): Body,
+) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?;
+        let mut draft = Draft::read(Fields::new(body, INVALID)?)?;
+        draft.network = Some(parse_network(&decoded(&cidr))?);
+        new(transaction, account.id, draft)
+    });
+    Ok(one(shown.await?))
+}
+
+async fn read(State(shared): State<Shared>, At((account, id)): At<(String, String)>) -> Answer {
+    let snapshot = shared.snapshot();
+    let account = context::account(&snapshot, &account)?;
+    let route = find(&snapshot, account.id, &id)?;
+    Ok(one(show(&snapshot, &route, None)))
+}
+
+async fn list(State(shared): State<Shared>, At(account): At<String>, params: Params) -> Answer {
+    let paging = params.paging(20, 1_000)?;
+    let snapshot = shared.snapshot();
+    let account = context::account(&snapshot, &account)?;
+    let filter = Filter::read(&params)?;
+    let own = snapshot
+        .routes
+        .iter()
+        .filter(|route| route.account_id == account.id);
+    let mut found: Vec<Arc<Route>> = own
+        .filter(|route| filter.is_wanted(route))
+        .cloned()
+        .collect();
+    found.sort_by_key(|route| (route.created_at, route.id));
+    Ok(page(found, paging, |route| show(&snapshot, &route, None)))
+}
+
+async fn patch(
+    State(shared): State<Shared>,
+    At((account, id)): At<(String, String)>,
+    Body(body): Body,
+) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?;
+        let route = find(transaction.snapshot(), account.id, &id)?;
+        let draft = Draft::read(Fields::new(body, INVALID)?)?;
+        changed(transaction, &route, draft)
+    });
+    Ok(one(shown.await?))
+}
+
+async fn patch_by_cidr(
+    State(shared): State<Shared>,
+    At((account, cidr)): At<(String, String)>,
+    params: Params,
+    Body(body): Body,
+) -> Answer {
+    let vnet = params.uuid("virtual_network_id")?;
+    let shown = shared.write(move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?;
+        let route = find_by_cidr(transaction.snapshot(), account.id, &cidr, vnet)?;
+        let draft = Draft::read(Fields::new(body, INVALID)?)?;
+        changed(transaction, &route, draft)
+    });
+    Ok(one(shown.await?))
+}
+
+async fn delete(State(shared): State<Shared>, At((account, id)): At<(String, String)>) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?;
+        let route = find(transaction.snapshot(), account.id, &id)?;
+        Ok(deleted(transaction, &route))
+    });
+    Ok(one(shown.await?))
+}
+
+async fn delete_by_cidr(
+    State(shared): State<Shared>,
+    At((account, cidr)): At<(String, String)>,
+    params: Params,
+) -> Answer {
+    let vnet = params.uuid("virtual_network_id")?;
+    let shown = shared.write(move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?;
+        let route = find_by_cidr(transaction.snapshot(), account.id, &cidr, vnet)?;
+        Ok(deleted(transaction, &route))
+    });
+    Ok(one(shown.await?))
+}
+
+async fn by_ip(
+    State(shared): State<Shared>,
+    At((account, ip)): At<(String, String)>,
+    params: Params,
+) -> Answer {
+    let snapshot = shared.snapshot();
+    let account = context::account(&snapshot, &account)?;
+    let ip: IpAddr = match ip.parse() {
+        Ok(ip) => ip,
+        Err(_) => {
+            let why = format!("Could not parse input / invalid address: '{}'.", echo(&ip));
+            return Err(Refusal::invalid(INVALID, why));
+        }
+    };
+    let vnet = vnet_of(&snapshot, account.id, params.uuid("virtual_network_id")?)?;
+    let covering = snapshot.indexes.rib.covering(vnet, ip);
+    let route = covering.and_then(|(_, id)| snapshot.routes.get(&id));
+    let none = || {
+        Refusal::not_found(
+            UNKNOWN,
+            format!("No route in this virtual network covers {ip}."),
+        )
+    };
+    Ok(one(show(&snapshot, route.ok_or_else(none)?, None)))
+}
+
+struct Filter {
+    comment: Option<String>,
+    network_subset: Option<IpNet>,
+    network_superset: Option<IpNet>,
+    route: Option<Uuid>,
+    tunnel: Option<Uuid>,
+    vnet: Option<Uuid>,
+    is_none: bool,
+}
+
+impl Filter {
+    fn read(params: &Params) -> Result<Filter, Refusal> {
+        let prefix = |name: &str| match params.get(name).map(address::parse_prefix) {
+            None => Ok(None),
+            Some(Ok(prefix)) => Ok(Some(prefix)),
+            Some(Err(why)) => Err(Refusal::invalid(INVALID, why).at(name)),
+        };
+        let kinds = params.get("tun_types");
+        let is_other_kind = kinds.is_some_and(|kinds| !kinds.split(',').any(|k| k == "wireguard"));
+        Ok(Filter {
+            comment: params.get("comment").map(str::to_owned),
+            network_subset: prefix("network_subset")?,
+            network_superset: prefix("network_superset")?,
+            route: params.uuid("route_id")?,
+            tunnel: params.uuid("tunnel_id")?,
+            vnet: params.uuid("virtual_network_id")?,
+            is_none: is_other_kind || params.boolean("is_deleted")?.unwrap_or(false),
+        })
+    }
+
+    fn is_wanted(&self, route: &Route) -> bool {
+        !self.is_none
+            && self
+                .comment
+                .as_ref()
+                .is_none_or(|comment| route.comment == *comment)
+            && self
+                .network_subset
+                .is_none_or(|outer| outer.contains(&route.network))
+            && self
+                .network_superset
+                .is_none_or(|inner| route.network.contains(&inner))
+            && self.route.is_none_or(|id| route.id == id)
+            && self.tunnel.is_none_or(|id| route.tunnel_id == id)
+            && self.vnet.is_none_or(|id| route.virtual_network_id == id)
+    }
+}
+
+fn new(transaction: &mut Transaction, account: HexId, draft: Draft) -> Result<Value, Refusal> {
+    let missing = |name: &str| Refusal::invalid(INVALID, format!("'{name}' is required.")).at(name);
+    let route = Route {
+        id: Uuid::new_v4(),
+        account_id: account,
+        network: draft.network.ok_or_else(|| missing("network"))?,
+        tunnel_id: draft.tunnel_id.ok_or_else(|| missing("tunnel_id"))?,
+        virtual_network_id: vnet_of(transaction.snapshot(), account, draft.virtual_network_id)?,
+        comment: draft.comment.unwrap_or_default(),
+        created_at: transaction.now(),
+    };
+    put(transaction, route)
+}
+
+fn changed(transaction: &mut Transaction, old: &Route, draft: Draft) -> Result<Value, Refusal> {
+    let vnet = match draft.virtual_network_id {
+        Some(id) => vnet_of(transaction.snapshot(), old.account_id, Some(id))?,
+        None => old.virtual_network_id,
+    };
+    let route = Route {
+        network: draft.network.unwrap_or(old.network),
+        tunnel_id: draft.tunnel_id.unwrap_or(old.tunnel_id),
+        virtual_network_id: vnet,
+        comment: draft.comment.unwrap_or_else(|| old.comment.clone()),
+        ..old.clone()
+    };
+    put(transaction, route)
+}
+
+fn put(transaction: &mut Transaction, route: Route) -> Result<Value, Refusal> {
+    let snapshot = transaction.snapshot();
+    let tunnel = snapshot.tunnels.get(&route.tunnel_id);
+    let Some(tunnel) = tunnel
+        .filter(|tunnel| tunnel.account_id == route.account_id)
+        .cloned()
+    else {
+        let why = format!("There is no tunnel {} in this account.", route.tunnel_id);
+        return Err(Refusal::invalid(INVALID, why).at("tunnel_id"));
+    };
+    if tunnel.virtual_network_id != route.virtual_network_id {
+        let why = format!(
+            "Tunnel '{}' is in virtual network {}, the route in {}: they must be in the same one.",
+            tunnel.name, tunnel.virtual_network_id, route.virtual_network_id
+        );
+        return Err(Refusal::invalid(INVALID, why).at("virtual_network_id"));
+    }
+    let taken = snapshot
+        .indexes
+        .rib
+        .exact(route.virtual_network_id, &route.network);
+    if taken.is_some_and(|id| id != route.id) {
+        let why = "You already have a route defined for this exact IP subnet.";
+        return Err(Refusal::conflict(TAKEN, why).at("network"));
+    }
+    transaction.put(route.clone());
+    coverage::check_allowed(transaction.snapshot(), &tunnel)
+        .map_err(|why| Refusal::conflict(TAKEN, why).at("network"))?;
+    Ok(show(transaction.snapshot(), &route, None))
+}
+
+fn deleted(transaction: &mut Transaction, route: &Route) -> Value {
+    let shown = show(transaction.snapshot(), route, Some(transaction.now()));
+    transaction.delete::<Route>(&route.id);
+    shown
+}
+
+/// The named vnet of the account, or its default.
+pub(super) fn vnet_of(
+    snapshot: &Snapshot,
+    account: HexId,
+    named: Option<Uuid>,
+) -> Result<Uuid, Refusal> {
+    let vnet = match named {
+        None => snapshot.default_vnet(account).cloned(),
+        Some(id) => vnets::find(snapshot, account, &id.to_string()).ok(),
+    };
+    vnet.map(|vnet| vnet.id).ok_or_else(|| {
+        let why = "There is no such virtual network in this account.";
+        Refusal::invalid(INVALID, why).at("virtual_network_id")
+    })
+}
+
+fn find(snapshot: &Snapshot, account: HexId, id: &str) -> Result<Arc<Route>, Refusal> {
+    let found = id
+        .parse()
+        .ok()
+        .and_then(|id: Uuid| snapshot.routes.get(&id));
+    found
+        .filter(|route| route.account_id == account)
+        .cloned()
+        .ok_or_else(unknown)
+}
+
+fn find_by_cidr(
+    snapshot: &Snapshot,
+    account: HexId,
+    cidr: &str,
+    vnet: Option<Uuid>,
+) -> Result<Arc<Route>, Refusal> {
+    let prefix = address::parse_prefix(&decoded(cidr));
+    let prefix = prefix.map_err(|why| Refusal::invalid(INVALID, why).at("network"))?;
+    let vnet = vnet_of(snapshot, account, vnet)?;
+    let id = snapshot
+        .indexes
+        .rib
+        .exact(vnet, &prefix)
+        .ok_or_else(unknown)?;
+    snapshot.routes.get(&id).cloned().ok_or_else(unknown)
+}
+
+/// The official client encodes the slash and the colons twice (api.md 15).
+fn decoded(cidr: &str) -> String {
+    let cidr = cidr.replace("%2F", "/").replace("%2f", "/");
+    cidr.replace("%3A", ":").replace("%3a", ":")
+}
+
+fn unknown() -> Refusal {
+    let why = "You are trying to modify the route for a network that isn't routed in this virtual network.";
+    Refusal::not_found(UNKNOWN, why)
+}
+
+fn show(snapshot: &Snapshot, route: &Route, deleted_at: Option<Timestamp>) -> Value {
+    let tunnel = snapshot.tunnels.get(&route.tunnel_id);
+    let vnet = snapshot.vnets.get(&route.virtual_network_id);
+    json!({
+        "id": route.id,
+        "network": route.network,
+        "tunnel_id": route.tunnel_id,
+        "tunnel_name": tunnel.map(|tunnel| tunnel.name.as_str()),
+        "tun_type": "wireguard",
+        "virtual_network_id": route.virtual_network_id,
+        "virtual_network_name": vnet.map(|vnet| vnet.name.as_str()),
+        "comment": route.comment,
+        "created_at": route.created_at,
+        "deleted_at": deleted_at,
+    })
+}

@@ -1,0 +1,250 @@
+//! `/zones/{zone}/spectrum/apps`
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::context::{self, Shared};
+use super::coverage;
+use super::envelope::{Answer, one, page};
+use super::input::{At, Body, Params, wrong};
+use crate::model::spectrum::{App, EdgeIps, INVALID, Ports, Transport};
+use crate::model::zone::Zone;
+use crate::model::{Fields, HexId, Refusal, host_name};
+use crate::options::Options;
+use crate::store::{Snapshot, Transaction};
+
+/// Code of an app that does not exist.
+const UNKNOWN: u32 = 10_006;
+/// Code of an edge address that the edge does not have.
+const NOT_OURS: u32 = 11_019;
+/// Code of an edge address and port that are taken.
+const TAKEN: u32 = 11_033;
+/// Code of a private origin that no route of the vnet covers.
+const NO_ROUTE: u32 = 11_044;
+/// Code of a name that is not in the zone.
+const OTHER_ZONE: u32 = 16_001;
+
+/// TCP ports on which the edge itself serves HTTP.
+const HTTP_PORTS: [u16; 2] = [80, 443];
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/zones/{zone}/spectrum/apps", get(list).post(create))
+        .route(
+            "/zones/{zone}/spectrum/apps/{app}",
+            get(read).put(replace).delete(delete),
+        )
+}
+
+async fn create(State(shared): State<Shared>, At(id): At<String>, Body(body): Body) -> Answer {
+    let options = shared.options.clone();
+    let shown = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &id)?;
+        let fields = Fields::new(body, INVALID)?;
+        let app = App::read(fields, HexId::random(), zone.id, transaction.now())?;
+        put(transaction, &options, &zone, app)
+    });
+    Ok(one(shown.await?))
+}
+
+async fn replace(
+    State(shared): State<Shared>,
+    At((zone, id)): At<(String, String)>,
+    Body(body): Body,
+) -> Answer {
+    let options = shared.options.clone();
+    let shown = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &zone)?;
+        let old = find(transaction.snapshot(), &zone, &id)?;
+        let fields = Fields::new(body, INVALID)?;
+        let mut app = App::read(fields, old.id, zone.id, transaction.now())?;
+        app.created_on = old.created_on;
+        if dns_type(&app) != dns_type(&old) {
+            let why = "The dns.type of an app cannot change: make a new app.";
+            return Err(Refusal::invalid(11_004, why).at("dns/type"));
+        }
+        put(transaction, &options, &zone, app)
+    });
+    Ok(one(shown.await?))
+}
+
+async fn list(State(shared): State<Shared>, At(id): At<String>, params: Params) -> Answer {
+    let paging = params.paging(20, 100)?;
+    let snapshot = shared.snapshot();
+    let zone = context::zone(&snapshot, &id)?;
+    let own = snapshot.apps.iter().filter(|app| app.zone_id == zone.id);
+    let mut found: Vec<Arc<App>> = own.cloned().collect();
+    match params.get("order") {
+        None | Some("protocol") => found.sort_by_key(|a| (a.transport, a.ports.first, a.id)),
+        Some("app_id") => found.sort_by_key(|app| app.id),
+        Some("created_on") => found.sort_by_key(|app| (app.created_on, app.id)),
+        Some("modified_on") => found.sort_by_key(|app| (app.modified_on, app.id)),
+        Some("dns") => found.sort_by_key(|app| (app.hostname.clone(), app.id)),
+        Some(other) => {
+            return Err(wrong(
+                "order",
+                "protocol, app_id, created_on, modified_on or dns",
+                other,
+            ));
+        }
+    }
+    if params.is_descending()? {
+        found.reverse();
+    }
+    Ok(page(found, paging, |app| show(&app)))
+}
+
+async fn read(State(shared): State<Shared>, At((zone, id)): At<(String, String)>) -> Answer {
+    let snapshot = shared.snapshot();
+    let zone = context::zone(&snapshot, &zone)?;
+    Ok(one(show(&*find(&snapshot, &zone, &id)?)))
+}
+
+async fn delete(State(shared): State<Shared>, At((zone, id)): At<(String, String)>) -> Answer {
+    let deleted = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &zone)?;
+        let app = find(transaction.snapshot(), &zone, &id)?;
+        transaction.delete::<App>(&app.id);
+        Ok(json!({"id": app.id}))
+    });
+    Ok(one(deleted.await?))
+}
+
+fn put(
+    transaction: &mut Transaction,
+    options: &Options,
+    zone: &Zone,
+    app: App,
+) -> Result<Value, Refusal> {
+    if !host_name::is_within(&app.hostname, &zone.name) {
+        let why = format!("{} is not in zone {}.", app.hostname, zone.name);
+        return Err(Refusal::invalid(OTHER_ZONE, why).at("dns/name"));
+    }
+    check_edge(transaction.snapshot(), options, &app)?;
+    check_route(transaction.snapshot(), zone, &app)?;
+    transaction.put(app.clone());
+    Ok(show(&app))
+}
+
+fn check_edge(snapshot: &Snapshot, options: &Options, app: &App) -> Result<(), Refusal> {
+    let edge = &options.edge_addresses;
+    let addresses = app.edge_ips.of(edge);
+    if let EdgeIps::Static { ips } = &app.edge_ips
+        && let Some(foreign) = ips.iter().find(|ip| !edge.contains(ip))
+    {
+        let why = format!("{foreign} is not an address of this edge.");
+        return Err(Refusal::invalid(NOT_OURS, why).at("edge_ips/ips"));
+    }
+    if addresses.is_empty() {
+        let why = "The edge has no address of that kind.";
+        return Err(Refusal::invalid(NOT_OURS, why).at("edge_ips"));
+    }
+    if let Some(port) = port_of_ours(options, app.transport, app.ports) {
+        let why = format!(
+            "Port {}/{port} is the edge's own: choose another.",
+            app.transport.name()
+        );
+        return Err(Refusal::invalid(TAKEN, why).at("protocol"));
+    }
+    for other in snapshot.apps.iter().filter(|other| other.id != app.id) {
+        let is_shared = |ip: &IpAddr| addresses.contains(ip);
+        let meets = other.transport == app.transport
+            && other.ports.overlaps(app.ports)
+            && other.edge_ips.of(edge).iter().any(is_shared);
+        if meets {
+            let why = format!(
+                "{}/{} of the edge is in use by another app: choose another port or address.",
+                app.transport.name(),
+                other.ports
+            );
+            return Err(Refusal::invalid(TAKEN, why).at("protocol"));
+        }
+    }
+    Ok(())
+}
+
+/// The port in the range that the edge serves itself: HTTP, HTTPS, or WireGuard.
+fn port_of_ours(options: &Options, transport: Transport, ports: Ports) -> Option<u16> {
+    let wireguard = options.wireguard_endpoint.as_deref();
+    let wireguard = wireguard.and_then(|endpoint| endpoint.rsplit_once(':')?.1.parse().ok());
+    let own: Vec<u16> = match transport {
+        Transport::Tcp => HTTP_PORTS.to_vec(),
+        Transport::Udp => wireguard.into_iter().collect(),
+    };
+    own.into_iter()
+        .find(|port| (ports.first..=ports.last).contains(port))
+}
+
+fn check_route(snapshot: &Snapshot, zone: &Zone, app: &App) -> Result<(), Refusal> {
+    let Some(id) = app.virtual_network_id else {
+        return Ok(());
+    };
+    let refuse = |why: String, at: &str| {
+        let message = "No matching routes in the specified virtual network.";
+        Err(Refusal::invalid(NO_ROUTE, message)
+            .at(at)
+            .because(NO_ROUTE, why))
+    };
+    let vnet = snapshot
+        .vnets
+        .get(&id)
+        .filter(|vnet| vnet.account_id == zone.account_id);
+    if vnet.is_none() {
+        let why = format!("There is no virtual network {id} in this account.");
+        return refuse(why, "virtual_network_id");
+    }
+    for origin in &app.origins {
+        if let Err(why) = coverage::check(snapshot, id, origin.ip) {
+            return refuse(why, "origin_direct/0");
+        }
+    }
+    Ok(())
+}
+
+fn find(snapshot: &Snapshot, zone: &Zone, id: &str) -> Result<Arc<App>, Refusal> {
+    let found = id.parse().ok().and_then(|id| snapshot.apps.get(&id));
+    let unknown = || Refusal::not_found(UNKNOWN, "There is no such app in this zone.");
+    found
+        .filter(|app| app.zone_id == zone.id)
+        .cloned()
+        .ok_or_else(unknown)
+}
+
+fn dns_type(app: &App) -> &'static str {
+    match app.edge_ips {
+        EdgeIps::Dynamic { .. } => "CNAME",
+        EdgeIps::Static { .. } => "ADDRESS",
+    }
+}
+
+fn show(app: &App) -> Value {
+    let scheme = app.transport.name();
+    let origin = |origin: &crate::model::spectrum::Origin| match origin.ip {
+        IpAddr::V4(ip) => format!("{scheme}://{ip}:{}", origin.ports),
+        IpAddr::V6(ip) => format!("{scheme}://[{ip}]:{}", origin.ports),
+    };
+    let origins: Vec<String> = app.origins.iter().map(origin).collect();
+    let mut shown = json!({
+        "id": app.id,
+        "protocol": format!("{scheme}/{}", app.ports),
+        "dns": {"type": dns_type(app), "name": app.hostname},
+        "origin_direct": origins,
+        "edge_ips": app.edge_ips,
+        "traffic_type": "direct",
+        "proxy_protocol": "off",
+        "tls": "off",
+        "ip_firewall": false,
+        "argo_smart_routing": false,
+        "created_on": app.created_on,
+        "modified_on": app.modified_on,
+    });
+    if let Some(vnet) = app.virtual_network_id {
+        shown["virtual_network_id"] = json!(vnet);
+    }
+    shown
+}

@@ -1,0 +1,1 @@
+//! The API in memory: requests in, envelopes out.

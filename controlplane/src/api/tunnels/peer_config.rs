@@ -1,0 +1,72 @@
+//! The peer's side of a tunnel in the form that `wg-quick` reads.
+
+use std::fmt::Write as _;
+
+use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
+
+use crate::model::tunnel::Tunnel;
+
+/// The edge's source ranges: what the peer sees packets from, and routes back into the tunnel.
+const SOURCE_RANGES: &str = "100.64.0.0/12, 2606:4700:cf1:5000::/64";
+
+/// Seconds between the peer's keepalives: under the usual 30 s that NATs keep a UDP mapping.
+const KEEPALIVE_SECS: u16 = 25;
+
+/// What the text is made of.
+pub(super) struct Parts<'a> {
+    /// The tunnel.
+    pub(super) tunnel: &'a Tunnel,
+    /// The edge's public key.
+    pub(super) edge: Option<PublicKey>,
+    /// Where the edge listens.
+    pub(super) endpoint: Option<&'a str>,
+    /// The peer's private key, when it was made for this request.
+    pub(super) peer: Option<&'a PrivateKey>,
+    /// The preshared key, when it was made for this request.
+    pub(super) preshared: Option<&'a PresharedKey>,
+}
+
+/// The configuration. What is not known here stands as a comment that says what to fill in.
+pub(super) fn text(parts: &Parts<'_>) -> String {
+    let mut text = String::new();
+    let tunnel = parts.tunnel;
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        text.write_fmt(line).expect("a String takes any text");
+        text.push('\n');
+    };
+    line(format_args!("# {}", tunnel.name));
+    line(format_args!("[Interface]"));
+    match parts.peer {
+        Some(key) => line(format_args!("PrivateKey = {}", key.to_base64())),
+        None => line(format_args!(
+            "# PrivateKey = the private half of {}",
+            tunnel.peer_public_key.to_base64()
+        )),
+    }
+    line(format_args!("MTU = {}", tunnel.mtu));
+    if let Some(endpoint) = tunnel.endpoint {
+        line(format_args!("ListenPort = {}", endpoint.port()));
+    }
+    line(format_args!(""));
+    line(format_args!("[Peer]"));
+    match parts.edge {
+        Some(key) => line(format_args!("PublicKey = {}", key.to_base64())),
+        None => line(format_args!("# PublicKey = the edge's public key")),
+    }
+    match (parts.preshared, tunnel.preshared_key) {
+        (Some(key), _) => line(format_args!("PresharedKey = {}", key.to_base64())),
+        (None, Some(_)) => line(format_args!(
+            "# PresharedKey = the preshared key of this tunnel"
+        )),
+        (None, None) => {}
+    }
+    line(format_args!("AllowedIPs = {SOURCE_RANGES}"));
+    match parts.endpoint {
+        Some(endpoint) => line(format_args!("Endpoint = {endpoint}")),
+        None => line(format_args!(
+            "# Endpoint = the edge's address and WireGuard port"
+        )),
+    }
+    line(format_args!("PersistentKeepalive = {KEEPALIVE_SECS}"));
+    text
+}

@@ -1,0 +1,195 @@
+//! `/zones`
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::context::{self, Shared};
+use super::envelope::{Answer, one, page};
+use super::input::{At, Body, Params, wrong};
+use crate::model::zone::{INVALID, NewZone, Zone};
+use crate::model::{Fields, HexId, Refusal};
+use crate::store::Snapshot;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/zones", get(list).post(create))
+        .route("/zones/{zone}", get(read).patch(patch).delete(delete))
+}
+
+async fn create(State(shared): State<Shared>, Body(body): Body) -> Answer {
+    let new = NewZone::read(Fields::new(body, INVALID)?)?;
+    let shown = shared.write(move |transaction| {
+        let account_id = account_of(transaction.snapshot(), new.account_id)?;
+        if transaction.snapshot().indexes.zones.contains_key(&new.name) {
+            return Err(Refusal::invalid(1061, format!("{} already exists.", new.name)).at("name"));
+        }
+        let zone = Zone {
+            id: HexId::random(),
+            account_id,
+            name: new.name,
+            paused: false,
+            created_on: transaction.now(),
+            modified_on: transaction.now(),
+        };
+        transaction.put(zone.clone());
+        Ok(show(transaction.snapshot(), &zone))
+    });
+    Ok(one(shown.await?))
+}
+
+async fn list(State(shared): State<Shared>, params: Params) -> Answer {
+    let paging = params.paging(20, 1_000)?;
+    let snapshot = shared.snapshot();
+    let mut found = Vec::new();
+    for zone in snapshot.zones.iter() {
+        if is_wanted(&snapshot, zone, &params)? {
+            found.push(Arc::clone(zone));
+        }
+    }
+    match params.get("order") {
+        None | Some("name" | "status" | "account.id" | "account.name" | "plan.id") => {
+            found.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        Some(other) => return Err(wrong("order", "name", other)),
+    }
+    if params.is_descending()? {
+        found.reverse();
+    }
+    Ok(page(found, paging, |zone| show(&snapshot, &zone)))
+}
+
+async fn read(State(shared): State<Shared>, At(id): At<String>) -> Answer {
+    let snapshot = shared.snapshot();
+    let zone = context::zone(&snapshot, &id)?;
+    Ok(one(show(&snapshot, &zone)))
+}
+
+async fn patch(State(shared): State<Shared>, At(id): At<String>, Body(body): Body) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &id)?;
+        let zone = zone.patched(Fields::new(body, INVALID)?, transaction.now())?;
+        transaction.put(zone.clone());
+        Ok(show(transaction.snapshot(), &zone))
+    });
+    Ok(one(shown.await?))
+}
+
+/// Takes the zone's records and apps along.
+async fn delete(State(shared): State<Shared>, At(id): At<String>) -> Answer {
+    let deleted = shared.write(move |transaction| {
+        let zone = context::zone(transaction.snapshot(), &id)?;
+        let snapshot = transaction.snapshot().clone();
+        for record in snapshot
+            .records
+            .iter()
+            .filter(|record| record.zone_id == zone.id)
+        {
+            transaction.delete::<crate::model::record::Record>(&record.id);
+        }
+        for app in snapshot.apps.iter().filter(|app| app.zone_id == zone.id) {
+            transaction.delete::<crate::model::spectrum::App>(&app.id);
+        }
+        transaction.delete::<Zone>(&zone.id);
+        Ok(json!({"id": zone.id}))
+    });
+    Ok(one(deleted.await?))
+}
+
+/// The account that was named; the only one there is, when none was.
+fn account_of(snapshot: &Snapshot, named: Option<HexId>) -> Result<HexId, Refusal> {
+    let mut accounts = snapshot.accounts.iter().map(|account| account.id);
+    match (named, accounts.next(), accounts.next()) {
+        (Some(id), ..) => match snapshot.accounts.get(&id) {
+            Some(account) => Ok(account.id),
+            None => Err(
+                Refusal::invalid(INVALID, format!("There is no account {id}.")).at("account/id"),
+            ),
+        },
+        (None, Some(only), None) => Ok(only),
+        (None, ..) => Err(Refusal::invalid(INVALID, "'account.id' is required.").at("account/id")),
+    }
+}
+
+fn is_wanted(snapshot: &Snapshot, zone: &Zone, params: &Params) -> Result<bool, Refusal> {
+    let mut matches = Vec::new();
+    if let Some(filter) = params.get("name") {
+        matches.push(is_name(&zone.name, filter));
+    }
+    if let Some(id) = params.get("account.id") {
+        matches.push(zone.account_id.to_string() == id);
+    }
+    if let Some(filter) = params.get("account.name") {
+        let name = snapshot
+            .accounts
+            .get(&zone.account_id)
+            .map(|account| account.name.as_str());
+        matches.push(is_name(name.unwrap_or(""), filter));
+    }
+    if let Some(status) = params.get("status") {
+        matches.push(status == "active");
+    }
+    if let Some(kinds) = params.get("type") {
+        matches.push(kinds.split(',').any(|kind| kind == "full"));
+    }
+    match params.get("match") {
+        None | Some("all") => Ok(matches.into_iter().all(|is| is)),
+        Some("any") => Ok(matches.is_empty() || matches.into_iter().any(|is| is)),
+        Some(other) => Err(wrong("match", "any or all", other)),
+    }
+}
+
+/// `NAME` or `OPERATOR:NAME` (api.md 2.1).
+fn is_name(name: &str, filter: &str) -> bool {
+    let (operator, text) = filter.split_once(':').unwrap_or(("equal", filter));
+    let (operator, is_exact_case) = match operator.strip_suffix("_case_sensitive") {
+        Some(operator) => (operator, true),
+        None => (operator, false),
+    };
+    let fold = |text: &str| {
+        if is_exact_case {
+            text.to_owned()
+        } else {
+            text.to_lowercase()
+        }
+    };
+    let (name, text) = (fold(name), fold(text));
+    match operator {
+        "not_equal" => name != text,
+        "starts_with" => name.starts_with(&text),
+        "ends_with" => name.ends_with(&text),
+        "contains" => name.contains(&text),
+        _ => name == text,
+    }
+}
+
+fn show(snapshot: &Snapshot, zone: &Zone) -> Value {
+    let account = snapshot.accounts.get(&zone.account_id);
+    json!({
+        "id": zone.id,
+        "name": zone.name,
+        "status": "active",
+        "paused": zone.paused,
+        "type": "full",
+        "development_mode": 0,
+        "name_servers": [],
+        "original_name_servers": null,
+        "original_registrar": null,
+        "original_dnshost": null,
+        "account": {"id": zone.account_id, "name": account.map(|account| account.name.as_str())},
+        "owner": {"id": null, "type": "user", "email": null},
+        "plan": {"id": "portcullis", "name": "Portcullis", "is_subscribed": true},
+        "meta": {
+            "step": 4, "page_rule_quota": 0, "phishing_detected": false,
+            "cdn_only": false, "dns_only": false, "foundation_dns": false,
+            "custom_certificate_quota": 0,
+        },
+        "permissions": ["#zone:read", "#zone:edit"],
+        "created_on": zone.created_on,
+        "modified_on": zone.modified_on,
+        "activated_on": zone.created_on,
+    })
+}

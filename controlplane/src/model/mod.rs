@@ -1,0 +1,39 @@
+//! The objects customers name: pure data and the rules on it, one file per resource.
+//!
+//! In: JSON fields of a request. Out: a valid object, or a [`Refusal`]. State: none. A rule that
+//! needs a second object is the API's (`api/`), which sees a whole snapshot.
+
+pub mod account;
+pub mod address;
+pub mod counter;
+pub mod fields;
+pub mod host_name;
+pub mod id;
+pub mod record;
+pub mod record_draft;
+pub mod refusal;
+pub mod route;
+pub mod spectrum;
+pub mod token;
+pub mod tunnel;
+pub mod vnet;
+pub mod zone;
+
+use std::fmt::{Debug, Display};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use fields::Fields;
+pub use id::{HexId, Timestamp};
+pub use refusal::{Fault, Refusal};
+
+/// An object that is stored, by itself, under its kind and id.
+pub trait Resource: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The first part of the object's key in the store; never changes once released.
+    const KIND: &'static str;
+    /// What names the object among its kind.
+    type Id: Ord + Clone + Debug + Display + Send + Sync;
+    /// The object's name among its kind.
+    fn id(&self) -> Self::Id;
+}

@@ -1,0 +1,19 @@
+//! What a control plane needs to know to start.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+
+/// What a control plane needs to know to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the store lives; made when it does not exist.
+    pub data_dir: PathBuf,
+    /// The edge's slice of the source range.
+    pub slice: Ipv4Net,
+    /// The edge's own addresses: where layer-4 apps may listen.
+    pub edge_addresses: Vec<IpAddr>,
+    /// `host:port` that goes into the peers' WireGuard configurations; `None` leaves a placeholder.
+    pub wireguard_endpoint: Option<String>,
+}

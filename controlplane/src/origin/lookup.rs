@@ -1,0 +1,140 @@
+//! Finds the answers in a snapshot.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::answer::{App, Apps, HostAnswer, Transport};
+use crate::model::record::{Kind, Record};
+use crate::model::vnet::Vnet;
+use crate::model::zone::Zone;
+use crate::model::{host_name, spectrum};
+use crate::store::Snapshot;
+
+/// Longest chain of CNAMEs that is followed: what resolvers commonly do; longer is a loop.
+const CNAME_DEPTH_MAX: usize = 8;
+
+/// Where the requests for a host go; `None` when nothing proxied has the name.
+pub(crate) fn host(snapshot: &Snapshot, host: &str) -> Option<HostAnswer> {
+    let host = host_name::normal(host).ok()?;
+    let zone = zone_of(snapshot, &host).filter(|zone| !zone.paused)?;
+    let records = records_of(snapshot, zone, &host);
+    let mut serving: Vec<Arc<Record>> = records.into_iter().filter(|r| r.proxied).collect();
+    if serving.is_empty() {
+        return None;
+    }
+    if serving.iter().any(|record| record.kind == Kind::Cname) {
+        serving = behind_cname(snapshot, zone, &serving);
+    }
+    let is_private = serving.iter().any(|record| record.is_private());
+    let vnet = is_private
+        .then(|| vnet_of(snapshot, zone, &serving))
+        .flatten();
+    let mut answer = HostAnswer {
+        zone_name: zone.name.clone(),
+        zone_id: zone.id.to_string(),
+        account_id: zone.account_id.to_string(),
+        ipv4_addresses: Vec::new(),
+        ipv6_addresses: Vec::new(),
+        use_private_routing: is_private,
+        virtual_network_id: vnet.map(|vnet| vnet.id),
+        vnet: vnet.map(|vnet| vnet.number),
+        revision: snapshot.revision,
+    };
+    for record in &serving {
+        match record.ip() {
+            Some(IpAddr::V4(ip)) => answer.ipv4_addresses.push(ip),
+            Some(IpAddr::V6(ip)) => answer.ipv6_addresses.push(ip),
+            None => {}
+        }
+    }
+    Some(answer)
+}
+
+/// Every layer-4 app that listens on one of the edge's addresses.
+pub(crate) fn apps(snapshot: &Snapshot, edge_addresses: &[IpAddr]) -> Apps {
+    let served = snapshot.apps.iter().filter(|app| {
+        let zone = snapshot.zones.get(&app.zone_id);
+        zone.is_some_and(|zone| !zone.paused)
+    });
+    let apps = served.map(|app| App {
+        id: app.id.to_string(),
+        zone_id: app.zone_id.to_string(),
+        hostname: app.hostname.clone(),
+        transport: match app.transport {
+            spectrum::Transport::Tcp => Transport::Tcp,
+            spectrum::Transport::Udp => Transport::Udp,
+        },
+        edge_addresses: app.edge_ips.of(edge_addresses),
+        edge_port: app.ports.first,
+        edge_port_end: app.ports.last,
+        origins: app.origin_sockets(),
+        origin_port_end: app.origins.first().map_or(0, |origin| origin.ports.last),
+        vnet: app
+            .virtual_network_id
+            .and_then(|id| snapshot.vnets.get(&id))
+            .map(|vnet| vnet.number),
+        virtual_network_id: app.virtual_network_id,
+    });
+    Apps {
+        revision: snapshot.revision,
+        apps: apps.collect(),
+    }
+}
+
+/// The zone that a name belongs to: the longest that contains it.
+pub(crate) fn zone_of<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<Zone>> {
+    let mut names = std::iter::once(name).chain(host_name::parents(name));
+    let id = names.find_map(|name| snapshot.indexes.zones.get(name))?;
+    snapshot.zones.get(id)
+}
+
+/// The records that answer for a name: its own or, when it has none, the wildcard's (RFC 4592: the
+/// nearest existing name above it decides which).
+fn records_of(snapshot: &Snapshot, zone: &Zone, name: &str) -> Vec<Arc<Record>> {
+    let own: Vec<Arc<Record>> = snapshot.records_named(zone.id, name).cloned().collect();
+    if !own.is_empty() {
+        return own;
+    }
+    let above = host_name::parents(name).take_while(|name| host_name::is_within(name, &zone.name));
+    for parent in above {
+        let wildcard = format!("*.{parent}");
+        let found: Vec<_> = snapshot
+            .records_named(zone.id, &wildcard)
+            .cloned()
+            .collect();
+        let exists = snapshot.records_named(zone.id, parent).next().is_some();
+        if !found.is_empty() || exists {
+            return found;
+        }
+    }
+    Vec::new()
+}
+
+/// The address records at the end of a chain of CNAMEs, all inside zones of one account.
+fn behind_cname(snapshot: &Snapshot, zone: &Zone, start: &[Arc<Record>]) -> Vec<Arc<Record>> {
+    let mut records = start.to_vec();
+    for _ in 0..CNAME_DEPTH_MAX {
+        let cname = records.iter().find(|record| record.kind == Kind::Cname);
+        let Some(target) = cname.map(|record| record.content.clone()) else {
+            return records;
+        };
+        let next = zone_of(snapshot, &target).filter(|next| next.account_id == zone.account_id);
+        records = match next {
+            Some(next) => records_of(snapshot, next, &target),
+            None => Vec::new(),
+        };
+    }
+    Vec::new()
+}
+
+/// The vnet of a private name: the one its records name, or the account's default.
+fn vnet_of<'a>(
+    snapshot: &'a Snapshot,
+    zone: &Zone,
+    records: &[Arc<Record>],
+) -> Option<&'a Arc<Vnet>> {
+    match records.iter().find_map(|record| record.virtual_network_id) {
+        Some(id) => snapshot.vnets.get(&id),
+        None => snapshot.default_vnet(zone.account_id),
+    }
+}

@@ -1,0 +1,69 @@
+//! Durable objects with revisions, and a snapshot of them in memory.
+//!
+//! In: transactions. Out: snapshots, a revision that grows with each durable transaction. State: the
+//! store on disk; the newest [`Snapshot`], replaced whole after each commit.
+
+mod embedded;
+mod objects;
+mod snapshot;
+
+pub use embedded::Embedded;
+pub use objects::{Objects, Transaction, WriteError};
+pub use snapshot::{Indexes, Snapshot, Step, Table, Tabled};
+
+/// One change to one object, as the store sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// `KIND/ID`.
+    pub key: String,
+    /// The object's JSON; `None` removes it.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Why the store did not do it. Nothing of the transaction is kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Somebody else committed first: load again and retry.
+    #[error("the store is at revision {found}, not {expected}")]
+    Stale {
+        /// The revision the transaction was made on.
+        expected: u64,
+        /// The revision of the store.
+        found: u64,
+    },
+    /// The medium failed.
+    #[error("the store failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is stored cannot be read by this version.
+    #[error("object {key} in the store cannot be read: it was written by another version")]
+    Unreadable {
+        /// The object's key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: Option<serde_json::Error>,
+    },
+}
+
+/// Takes in one stored object: its key and its JSON.
+pub type Each<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Result<(), StoreError>;
+
+/// Where objects are kept: a map of keys to values with one revision. Calls block; the caller is on
+/// a thread that may. A store for many machines sees others' commits as [`StoreError::Stale`].
+pub trait Store: Send + Sync {
+    /// Shows every object to `each` and returns the revision they are of.
+    ///
+    /// # Errors
+    /// When the medium fails, or `each` does.
+    fn load(&self, each: Each<'_>) -> Result<u64, StoreError>;
+
+    /// Applies all writes or none, on top of revision `after`; durable when it returns.
+    ///
+    /// # Errors
+    /// When the store is at another revision, or the medium fails.
+    fn commit(&self, after: u64, writes: &[Write]) -> Result<u64, StoreError>;
+
+    /// The newest durable revision, as it changes.
+    fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
+}
