@@ -1,6 +1,6 @@
 //! Everything that touches the system: clock, TUN, UDP, kernel routes, worker thread, handle.
 //!
-//! In: packets from the TUN and from UDP sockets, commands from the [`Handle`]. Out: packets, status.
+//! In: packets from the TUN and from UDP sockets, commands from the handle. Out: packets, status.
 //! State: a worker thread owns its node, TUN queue and sockets; the handle owns what the kernel was
 //! told. Nothing here decides about a packet: that is [`crate::node`].
 
@@ -9,3 +9,15 @@ mod sys;
 pub mod tun;
 pub mod udp;
 pub mod routes;
+mod counters;
+mod port;
+mod endpoints;
+mod worker;
+mod handle;
+mod setup;
+
+pub use counters::{Counters, CountersSnapshot};
+pub use endpoints::Endpoint;
+pub use handle::Handle;
+pub use setup::{Overlay, Router, RouterConfig, SetupError};
+pub use tun::{TunBackend, TunConfig};

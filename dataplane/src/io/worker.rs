@@ -1,0 +1,321 @@
+//! The worker: one thread that reads, asks its node, and sends what the node has to send.
+//!
+//! One turn: wait; commands; each UDP socket; the TUN; the timer. After each of these the node's
+//! outbox is drained, so a batch is what one source gave in one turn. Nothing is allocated for a
+//! packet, and nothing spins: every wait is epoll's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+
+use crate::id::TunnelId;
+use crate::node::{Event, Node, TunnelStatus};
+use crate::packet::Transmit;
+use crate::program::TunnelChange;
+
+use super::clock;
+use super::counters::{Counters, CountersSnapshot};
+use super::endpoints::Heard;
+use super::port::{Port, as_count};
+use super::tun::{PACKET_BYTES_MAX, Tun};
+
+/// Super-buffers taken from one source in one turn: up to 1 MiB, well inside the outbox, and about
+/// half a millisecond of work, which is what the other sources wait.
+const BATCH: usize = 16;
+
+/// Commands taken in one turn, so that a flood of them cannot starve the packets.
+const COMMANDS: usize = 64;
+
+const WAKE: u64 = 0;
+const TUN: u64 = 1;
+/// The token of the first port; the others follow.
+const PORTS: u64 = 2;
+/// Wake, TUN, one port for each family.
+const SOURCES: usize = 4;
+
+/// What others ask of a worker. Each question carries the channel for its answer.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Make, change or remove a tunnel.
+    Apply(TunnelChange, Sender<Result<(), String>>),
+    /// Where a peer without a configured endpoint was heard last.
+    Hint(TunnelId, SocketAddr),
+    /// The state of all tunnels.
+    Tunnels(Sender<Vec<TunnelStatus>>),
+    /// All counters.
+    Counters(Sender<CountersSnapshot>),
+    /// Leave.
+    Stop,
+}
+
+/// One worker: its node, its queue of the TUN, its sockets.
+#[derive(Debug)]
+pub(super) struct Worker {
+    node: Node,
+    tun: Tun,
+    ports: Vec<Port>,
+    epoll: Epoll,
+    wake: Arc<EventFd>,
+    commands: Receiver<Command>,
+    heard: Sender<Heard>,
+    counters: Counters,
+    /// The one super-buffer: a packet is done with before the next is read.
+    buffer: Vec<u8>,
+    /// Whether epoll watches the TUN; it does not while a port has trains waiting.
+    is_tun_watched: bool,
+}
+
+impl Worker {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// Those of epoll_create(2) and epoll_ctl(2).
+    pub(super) fn new(
+        node: Node,
+        tun: Tun,
+        ports: Vec<Port>,
+        commands: (Receiver<Command>, Arc<EventFd>),
+        heard: Sender<Heard>,
+    ) -> io::Result<Self> {
+        let (commands, wake) = commands;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        epoll.add(&*wake, readable(WAKE))?;
+        epoll.add(&tun, readable(TUN))?;
+        let mut worker = Self {
+            node,
+            tun,
+            ports,
+            epoll,
+            wake,
+            commands,
+            heard,
+            counters: Counters::default(),
+            buffer: vec![0; PACKET_BYTES_MAX],
+            is_tun_watched: true,
+        };
+        for (token, port) in (PORTS..).zip(&mut worker.ports) {
+            worker.epoll.add(port.socket(), readable(token))?;
+        }
+        Ok(worker)
+    }
+
+    /// Works until it is told to stop, or the TUN is gone.
+    ///
+    /// # Errors
+    /// What made it impossible to go on.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); SOURCES];
+        loop {
+            let timeout = timeout(self.node.poll_timeout(), clock::now());
+            let ready = match self.epoll.wait(&mut events, timeout) {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            for event in &events[..ready] {
+                let is_over = match event.data() {
+                    WAKE => self.obey()?,
+                    TUN => self.read_tun(event.events())?,
+                    token => self.serve_port(token, event.events())?,
+                };
+                if is_over {
+                    return Ok(());
+                }
+            }
+            let now = clock::now();
+            if self.node.poll_timeout().is_some_and(|due| due <= now) {
+                self.node.handle_timeout(now);
+                self.send_all()?;
+            }
+        }
+    }
+
+    /// Does what it was told. True when that is to stop.
+    fn obey(&mut self) -> io::Result<bool> {
+        // Taken before the commands are: one that comes meanwhile wakes again.
+        if let Err(error) = self.wake.read()
+            && error != Errno::EAGAIN
+        {
+            return Err(error.into());
+        }
+        for _ in 0..COMMANDS {
+            // An answer that nobody waits for any more is of no use to anybody.
+            match self.commands.try_recv() {
+                Ok(Command::Apply(change, answer)) => {
+                    drop(answer.send(self.node.apply(change, clock::now())));
+                }
+                Ok(Command::Hint(tunnel, endpoint)) => {
+                    self.node.hint_endpoint(tunnel, endpoint, clock::now());
+                }
+                Ok(Command::Tunnels(answer)) => {
+                    drop(answer.send(self.node.tunnels(clock::now())));
+                }
+                Ok(Command::Counters(answer)) => {
+                    let node = self.node.counters().snapshot();
+                    drop(answer.send(CountersSnapshot {
+                        node,
+                        io: self.counters,
+                    }));
+                }
+                Ok(Command::Stop) => return Ok(true),
+                Err(_empty) => {
+                    self.send_all()?;
+                    return Ok(false);
+                }
+            }
+        }
+        self.wake.write(1)?;
+        self.send_all()?;
+        Ok(false)
+    }
+
+    /// Underlay to overlay: one batch of trains, and what waited for the socket.
+    fn serve_port(&mut self, token: u64, ready: EpollFlags) -> io::Result<bool> {
+        let index = usize::try_from(token - PORTS).expect("tokens count the ports");
+        if ready.contains(EpollFlags::EPOLLOUT) {
+            self.ports[index].flush(&mut self.counters);
+        }
+        let now = clock::now();
+        for _ in 0..BATCH {
+            let train = match self.ports[index].socket().recv(&mut self.buffer) {
+                Ok(train) => train,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_about_one_datagram) => {
+                    self.counters.udp_recv_errors += 1;
+                    continue;
+                }
+            };
+            self.counters.udp_recvs += 1;
+            self.counters.udp_recv_bytes += as_count(train.len);
+            for datagram in self.buffer[..train.len].chunks_mut(train.segment_size) {
+                self.counters.udp_recv_datagrams += 1;
+                self.node.handle_underlay(train.from, datagram, now);
+            }
+        }
+        self.send_all()?;
+        Ok(false)
+    }
+
+    /// Overlay to underlay: one batch of super-packets.
+    fn read_tun(&mut self, ready: EpollFlags) -> io::Result<bool> {
+        if ready.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
+            // The only error that a TUN reports this way (tun_chr_poll in drivers/net/tun.c).
+            return Err(io::Error::other("the TUN device was deleted"));
+        }
+        let now = clock::now();
+        for _ in 0..BATCH {
+            match self.tun.recv(&mut self.buffer) {
+                Ok((len, offload)) => {
+                    self.counters.tun_reads += 1;
+                    self.counters.tun_read_bytes += as_count(len);
+                    self.node
+                        .handle_overlay(&mut self.buffer[..len], offload, now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_about_one_packet) => self.counters.tun_read_errors += 1,
+            }
+        }
+        self.send_all()?;
+        Ok(false)
+    }
+
+    /// Ends a batch: everything that the node has to send or to tell goes out.
+    fn send_all(&mut self) -> io::Result<()> {
+        while let Some(transmit) = self.node.poll_transmit() {
+            match transmit {
+                Transmit::Underlay {
+                    to,
+                    segment_size,
+                    bytes,
+                } => {
+                    let of_family = |port: &&mut Port| port.local().is_ipv4() == to.is_ipv4();
+                    match self.ports.iter_mut().find(of_family) {
+                        Some(port) => port.send(to, segment_size, bytes, &mut self.counters),
+                        None => self.counters.udp_no_socket += 1,
+                    }
+                }
+                Transmit::Overlay { offload, packet } => match self.tun.send(packet, offload) {
+                    Ok(writes) => {
+                        self.counters.tun_writes += as_count(writes);
+                        self.counters.tun_write_bytes += as_count(packet.len());
+                    }
+                    Err(_not_taken) => self.counters.tun_write_errors += 1,
+                },
+            }
+        }
+        while let Some(event) = self.node.poll_event() {
+            let Event::EndpointChanged { tunnel, endpoint } = event;
+            if self.heard.try_send((tunnel, endpoint)).is_err() {
+                self.counters.events_lost += 1;
+            }
+        }
+        self.watch()
+    }
+
+    /// Tells epoll what to wait for: room in a full socket, and no more from the TUN until then.
+    fn watch(&mut self) -> io::Result<()> {
+        let mut is_waiting = false;
+        for (token, port) in (PORTS..).zip(&mut self.ports) {
+            is_waiting |= port.is_waiting();
+            if port.is_waiting() != port.is_watched {
+                port.is_watched = port.is_waiting();
+                let mut flags = EpollFlags::EPOLLIN;
+                // Only then: a socket with room would wake at once, and again.
+                flags.set(EpollFlags::EPOLLOUT, port.is_waiting());
+                self.epoll
+                    .modify(port.socket(), &mut EpollEvent::new(flags, token))?;
+            }
+        }
+        if is_waiting == self.is_tun_watched {
+            self.is_tun_watched = !is_waiting;
+            let flags = if is_waiting {
+                EpollFlags::empty()
+            } else {
+                EpollFlags::EPOLLIN
+            };
+            self.epoll
+                .modify(&self.tun, &mut EpollEvent::new(flags, TUN))?;
+        }
+        Ok(())
+    }
+}
+
+/// How long to wait until `due`. Rounded up to a millisecond, so that a timer is due when it ends
+/// the wait, and a node that asks for the past over and over cannot make the worker spin.
+fn timeout(due: Option<Instant>, now: Instant) -> EpollTimeout {
+    let Some(due) = due else {
+        return EpollTimeout::NONE;
+    };
+    let millis = due
+        .saturating_duration_since(now)
+        .as_micros()
+        .div_ceil(1000);
+    let millis = i32::try_from(millis).unwrap_or(i32::MAX).max(1);
+    EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_no_earlier_than_the_timer_is_due() {
+        let now = clock::now();
+        let wait = |us| timeout(Some(now + Duration::from_micros(us)), now).as_millis();
+        assert_eq!(
+            [wait(0), wait(1), wait(1000), wait(1001)].map(Option::unwrap),
+            [1, 1, 1, 2]
+        );
+        assert_eq!(timeout(None, now), EpollTimeout::NONE);
+        assert_eq!(wait(u64::MAX / 4).unwrap(), i32::MAX.unsigned_abs());
+    }
+}

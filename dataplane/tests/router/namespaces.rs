@@ -1,0 +1,214 @@
+//! What routers do for each other and to the kernel, each test in a world of its own.
+
+use crate::role;
+use crate::world::{EDGE, ORIGIN, ORIGIN_V6, Process, SITE, SOURCE, SOURCE_V6, World};
+
+fn router(world: &World, side: &str, settings: &[(&str, &str)]) -> Process {
+    let settings = [&[("PC_SIDE", side)], settings].concat();
+    world.start(side, "router", &settings)
+}
+
+/// Both routers with a back end; the site calls the edge, which does not know where the site is.
+fn pair(world: &World, backend: &str) -> (Process, Process) {
+    let mut edge = router(world, "edge", &[("PC_BACKEND", backend)]);
+    edge.line("ready");
+    let endpoint = format!("{EDGE}:51820");
+    let mut site = router(
+        world,
+        "site",
+        &[("PC_BACKEND", backend), ("PC_ENDPOINT", &endpoint)],
+    );
+    site.line("ready");
+    // The first packet makes the handshake; a ping a second until one is answered.
+    world.run("site", &format!("ping -c 1 -w 10 -I {ORIGIN} {SOURCE}"));
+    (edge, site)
+}
+
+fn pass_both_ways(world: &World) {
+    world.run(
+        "edge",
+        &format!("ping -c 3 -i 0.2 -w 10 -I {SOURCE} {ORIGIN}"),
+    );
+    world.run(
+        "edge",
+        &format!("ping -c 3 -i 0.2 -w 10 -s 4000 -I {SOURCE} {ORIGIN}"),
+    );
+    world.run(
+        "edge",
+        &format!("ping -c 3 -i 0.2 -w 10 -I {SOURCE_V6} {ORIGIN_V6}"),
+    );
+    world.run(
+        "site",
+        &format!("ping -c 3 -i 0.2 -w 10 -I {ORIGIN} {SOURCE}"),
+    );
+    let mut origin = world.start("site", "origin", &[]);
+    origin.line("ready");
+    for (from, to) in [(SOURCE, ORIGIN), (SOURCE_V6, ORIGIN_V6)] {
+        let mut client = world.start("edge", "client", &[("PC_FROM", from), ("PC_TO", to)]);
+        assert_eq!(client.line("done"), role::BULK.to_string());
+    }
+}
+
+fn number(counters: &str, name: &str) -> u64 {
+    let counters: serde_json::Value = serde_json::from_str(counters).unwrap();
+    counters["io"][name].as_u64().unwrap()
+}
+
+#[test]
+fn pings_and_bulk_pass_both_ways_with_offload() {
+    let world = World::new(1500);
+    let (mut edge, site) = pair(&world, "offload");
+    pass_both_ways(&world);
+    let counters = edge.ask("counters");
+    let sent = number(&counters, "udp_send_datagrams");
+    assert!(
+        sent > 8 * number(&counters, "udp_sends"),
+        "no trains: {counters}"
+    );
+    edge.stop();
+    site.stop();
+}
+
+#[test]
+fn pings_and_bulk_pass_both_ways_with_a_plain_tun() {
+    let world = World::new(1500);
+    let (edge, site) = pair(&world, "plain");
+    pass_both_ways(&world);
+    edge.stop();
+    site.stop();
+}
+
+#[test]
+fn trains_that_the_kernel_refuses_go_singly_and_arrive() {
+    // A datagram of 1452 bytes fits no packet of 1400, so the kernel cuts no train into them.
+    let world = World::new(1400);
+    let (mut edge, site) = pair(&world, "offload");
+    pass_both_ways(&world);
+    assert_ne!(number(&edge.ask("counters"), "udp_trains_refused"), 0);
+    edge.stop();
+    site.stop();
+}
+
+#[test]
+fn a_full_socket_holds_the_tun_back_and_everything_goes_on_afterwards() {
+    let world = World::new(1500);
+    let (mut edge, site) = pair(&world, "offload");
+    // A queue longer than the socket's buffer, so that it is the buffer that fills.
+    world.run(
+        "edge",
+        "tc qdisc add dev wire root tbf rate 100mbit burst 256k limit 64m",
+    );
+    let mut flood = world.start("edge", "flood", &[("PC_FROM", SOURCE), ("PC_TO", ORIGIN)]);
+    flood.line("done");
+    world.run("edge", &format!("ping -c 1 -w 10 -I {SOURCE} {ORIGIN}"));
+    let counters = edge.ask("counters");
+    assert_ne!(number(&counters, "udp_trains_queued"), 0, "{counters}");
+    assert_eq!(number(&counters, "udp_queue_full"), 0, "{counters}");
+    edge.stop();
+    site.stop();
+}
+
+/// Rules and routes of a side, but for what the kernel makes and removes by itself.
+fn kernel_state(world: &World, side: &str) -> Vec<String> {
+    let commands = [
+        "ip rule",
+        "ip -6 rule",
+        "ip route show table all",
+        "ip -6 route show table all",
+        "sysctl net.ipv6.ip_nonlocal_bind net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
+    ];
+    let said: String = commands
+        .iter()
+        .map(|command| world.run(side, command))
+        .collect();
+    let by_itself = ["fe80::", "multicast", "anycast"];
+    let is_ours = |line: &&str| !by_itself.iter().any(|word| line.contains(word));
+    let mut lines: Vec<String> = said.lines().filter(is_ours).map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_stopped_router_leaves_the_kernel_as_it_was() {
+    let world = World::new(1500);
+    for side in ["edge", "site"] {
+        let before = kernel_state(&world, side);
+        let mut process = router(&world, side, &[]);
+        process.line("ready");
+        assert_ne!(kernel_state(&world, side), before);
+        process.stop();
+        assert_eq!(kernel_state(&world, side), before, "{side}");
+    }
+}
+
+#[test]
+fn a_start_after_a_crash_finds_the_kernel_like_a_first_start() {
+    let world = World::new(1500);
+    for side in ["edge", "site"] {
+        let mut first = router(&world, side, &[]);
+        first.line("ready");
+        let running = kernel_state(&world, side);
+        first.kill();
+        let mut second = router(&world, side, &[]);
+        second.line("ready");
+        assert_eq!(kernel_state(&world, side), running, "{side}");
+        second.stop();
+    }
+}
+
+#[test]
+fn without_a_worker_nothing_leaves_with_a_source_address() {
+    let world = World::new(1500);
+    world.run("edge", &format!("ip route add default via {SITE}"));
+    let mut edge = router(&world, "edge", &[]);
+    edge.line("ready");
+    edge.kill();
+    let route = world.output("edge", &format!("ip route get {ORIGIN} from {SOURCE}"));
+    let said = String::from_utf8(route.stderr).unwrap();
+    assert!(
+        said.contains("No route to host") || said.contains("unreachable"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_second_router_is_refused_in_words_and_does_not_disturb_the_first() {
+    let world = World::new(1500);
+    let mut first = router(&world, "edge", &[]);
+    first.line("ready");
+    let running = kernel_state(&world, "edge");
+    let mut same_port = router(&world, "edge", &[]);
+    let said = same_port.line("failed");
+    assert!(said.starts_with("another process, perhaps a second portcullis, holds UDP port 51820"));
+    let mut other_port = router(&world, "edge", &[("PC_PORT", "51821")]);
+    let said = other_port.line("failed");
+    assert!(
+        said.starts_with("another portcullis routes in this network namespace"),
+        "{said}"
+    );
+    assert_eq!(kernel_state(&world, "edge"), running);
+    first.stop();
+}
+
+#[test]
+fn after_a_crash_the_edge_calls_a_site_that_it_was_never_told_the_endpoint_of() {
+    let world = World::new(1500);
+    let cache = std::env::temp_dir().join(format!("portcullis-router-{}", std::process::id()));
+    let settings = [("PC_CACHE", cache.to_str().unwrap())];
+    let mut edge = router(&world, "edge", &settings);
+    edge.line("ready");
+    let endpoint = format!("{EDGE}:51820");
+    let mut site = router(&world, "site", &[("PC_ENDPOINT", &endpoint)]);
+    site.line("ready");
+    world.run("site", &format!("ping -c 1 -w 10 -I {ORIGIN} {SOURCE}"));
+    assert!(edge.ask("endpoints").contains(SITE));
+    // The file follows at once; a ping's second is more than enough.
+    world.run("site", &format!("ping -c 2 -w 10 -I {ORIGIN} {SOURCE}"));
+    edge.kill();
+    let mut edge = router(&world, "edge", &settings);
+    edge.line("ready");
+    world.run("edge", &format!("ping -c 1 -w 5 -I {SOURCE} {ORIGIN}"));
+    std::fs::remove_file(cache).unwrap();
+    edge.stop();
+    site.stop();
+}

@@ -1,0 +1,207 @@
+//! What this test program does when it is started inside a namespace: be a router, an origin, a client.
+
+use std::io::{BufRead, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use dataplane::fib::Nexthop;
+use dataplane::id::{NodeId, TunnelId, VnetId};
+use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
+use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
+use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
+use dataplane::tunnel::{self, wireguard};
+
+const VNET: VnetId = VnetId(1);
+const TUNNEL: TunnelId = TunnelId(1);
+
+/// Bytes of a bulk transfer.
+pub(crate) const BULK: usize = 100_000_000;
+
+/// Plays the role that the environment names.
+pub(crate) fn play() {
+    match setting("PC_ROLE").as_deref() {
+        Some("router") => router(),
+        Some("origin") => origin(),
+        Some("client") => client(),
+        Some("flood") => flood(),
+        other => panic!("no role {other:?}"),
+    }
+}
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn say(word: &str, what: &str) {
+    println!("\n@{word} {what}");
+    std::io::stdout().flush().unwrap();
+}
+
+fn router() {
+    let is_edge = setting("PC_SIDE").as_deref() == Some("edge");
+    let backend = match setting("PC_BACKEND").as_deref() {
+        Some("plain") => TunBackend::Plain,
+        _ => TunBackend::Offload,
+    };
+    let port = setting("PC_PORT").map_or(51820, |port| port.parse().unwrap());
+    let net = "100.64.0.0/20".parse().unwrap();
+    let overlay = if is_edge {
+        Overlay::Edge {
+            slice: Slice::new(net).unwrap(),
+            node: NodeId(0),
+        }
+    } else {
+        Overlay::Site {
+            routes: vec![RANGE_V4.into(), RANGE_V6.into()],
+            address: "10.0.0.1".parse().unwrap(),
+        }
+    };
+    let config = RouterConfig {
+        tun: TunConfig {
+            name: "pc0".into(),
+            mtu: 1420,
+            backend,
+        },
+        listen: vec![SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port)],
+        overlay,
+        endpoint_cache: setting("PC_CACHE").map(Into::into),
+    };
+    let handle = match Router::start(config) {
+        Ok(handle) => handle,
+        Err(error) => return say("failed", &error.to_string()),
+    };
+    let endpoint = setting("PC_ENDPOINT").map(|endpoint| endpoint.parse().unwrap());
+    let delta = Spec::default().diff(&spec(is_edge, endpoint));
+    let applied = handle.apply(&delta);
+    assert_eq!(applied.rejected, []);
+    say("ready", &applied.revision.to_string());
+    for line in std::io::stdin().lock().lines() {
+        match line.unwrap().as_str() {
+            "counters" => {
+                let counters = handle.counters().unwrap();
+                say("counters", &serde_json::to_string(&counters).unwrap());
+            }
+            "tunnels" => say(
+                "tunnels",
+                &serde_json::to_string(&handle.tunnels()).unwrap(),
+            ),
+            "endpoints" => say(
+                "endpoints",
+                &serde_json::to_string(&handle.endpoints()).unwrap(),
+            ),
+            other => panic!("no command {other}"),
+        }
+    }
+    handle.shutdown();
+    assert!(!handle.is_running());
+}
+
+fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
+    let keys = [1, 2].map(|n| wireguard::PrivateKey([n; 32]));
+    let (ours, theirs) = if is_edge { (0, 1) } else { (1, 0) };
+    let lan = [
+        "10.0.0.0/24".parse().unwrap(),
+        "fd00:10::/64".parse().unwrap(),
+    ];
+    let edge = [RANGE_V4.into(), RANGE_V6.into()];
+    let tunnel = Tunnel {
+        vnet: VNET,
+        name: "t".into(),
+        mtu: 1420,
+        allowed: if is_edge { lan } else { edge }.to_vec(),
+        kind: tunnel::Config::WireGuard(wireguard::Config {
+            private_key: keys[ours],
+            peer: keys[theirs].public(),
+            preshared_key: None,
+            endpoint,
+            keepalive: None,
+        }),
+    };
+    let route = |prefix, nexthop| (RouteKey { vnet: VNET, prefix }, Route { nexthop });
+    let mut spec = Spec {
+        revision: 1,
+        ..Spec::default()
+    };
+    spec.vnets.insert(VNET, Vnet { name: "v".into() });
+    spec.tunnels.insert(TUNNEL, tunnel);
+    if is_edge {
+        spec.routes
+            .extend(lan.map(|prefix| route(prefix, Nexthop::Tunnel(TUNNEL))));
+    } else {
+        spec.routes
+            .extend(lan.map(|prefix| route(prefix, Nexthop::Local)));
+        spec.routes
+            .extend(edge.map(|prefix| route(prefix, Nexthop::Tunnel(TUNNEL))));
+    }
+    spec
+}
+
+/// Byte `at` of the bulk: no period that a segment or a buffer could hide behind.
+fn byte(at: usize) -> u8 {
+    let mixed = at.wrapping_mul(0x9e37_79b9).rotate_left(7) ^ (at >> 11);
+    mixed.to_le_bytes()[2]
+}
+
+/// Takes one bulk in and gives one back.
+fn origin() {
+    let listener = TcpListener::bind("[::]:7000").unwrap();
+    say("ready", "");
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        expect_bulk(&mut stream);
+        send_bulk(&mut stream);
+    }
+}
+
+/// Sends more datagrams than any buffer on the way holds.
+fn flood() {
+    let (from, to) = ends();
+    let socket = UdpSocket::bind(from).unwrap();
+    for _ in 0..40_000 {
+        // Who sends too fast hears so now and then, and the datagram is lost.
+        drop(socket.send_to(&[0; 1300], to));
+    }
+    say("done", "");
+}
+
+/// Where the environment says that a flow begins and ends.
+fn ends() -> (SocketAddr, SocketAddr) {
+    let address = |name| -> IpAddr { setting(name).unwrap().parse().unwrap() };
+    let from = SocketAddr::new(address("PC_FROM"), 0);
+    (from, SocketAddr::new(address("PC_TO"), 7000))
+}
+
+/// Sends one bulk from the source address and takes one back.
+fn client() {
+    let (from, to) = ends();
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(to),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )
+    .unwrap();
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    send_bulk(&mut stream);
+    expect_bulk(&mut stream);
+    say("done", &BULK.to_string());
+}
+
+fn send_bulk(stream: &mut TcpStream) {
+    let bulk: Vec<u8> = (0..BULK).map(byte).collect();
+    stream.write_all(&bulk).unwrap();
+}
+
+fn expect_bulk(stream: &mut TcpStream) {
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < BULK {
+        let want = buffer.len().min(BULK - at);
+        let len = stream.read(&mut buffer[..want]).unwrap();
+        assert_ne!(len, 0, "the stream ended at byte {at}");
+        for (n, got) in buffer[..len].iter().enumerate() {
+            assert_eq!(*got, byte(at + n), "byte {}", at + n);
+        }
+        at += len;
+    }
+}
