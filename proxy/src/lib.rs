@@ -1,1 +1,16 @@
-//! Portcullis proxy.
+//! Clients: sockets, HTTP and Spectrum relays, the route to an origin, and the hand-off to it.
+//!
+//! Modules are listed in dependency order: each names only those above it.
+
+pub mod counters;
+pub mod config;
+pub mod handoff;
+pub mod route;
+pub mod l4;
+pub mod l7;
+pub mod listen;
+mod proxy;
+
+pub use crate::config::{Limits, ProxyConfig, Timeouts};
+pub use crate::counters::CountersSnapshot;
+pub use crate::proxy::{Proxy, StartError, Upstreams};

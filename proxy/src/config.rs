@@ -1,0 +1,149 @@
+//! Settings of a proxy, with the defaults of the behaviour that it is compatible with.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything a proxy is told at its start.
+#[derive(Clone)]
+pub struct ProxyConfig {
+    /// Where cleartext HTTP is served. An IPv6 wildcard does not include IPv4: name both.
+    pub http: Vec<SocketAddr>,
+    /// Where HTTPS is served. Needs `certificates`.
+    pub https: Vec<SocketAddr>,
+    /// Whether Spectrum apps are served.
+    pub l4: bool,
+    /// Directory of `NAME.crt` (chain) and `NAME.key` in PEM. NAME is a host name, `*.` and a
+    /// domain, or `default`.
+    pub certificates: Option<PathBuf>,
+    /// Where the Origin API listens, in cleartext HTTP: an address of the same machine.
+    pub origin_api: SocketAddr,
+    /// Bearer token for the Origin API.
+    pub origin_token: String,
+    /// The location's name, last part of a ray id: 3 to 8 letters or digits.
+    pub colo: String,
+    /// The port of HTTP origins: 80. Requests go to origins over cleartext HTTP, also those that
+    /// came by HTTPS (the mode `flexible`).
+    pub origin_port: u16,
+    /// Whether a name may lead over the public network to a loopback, link-local or private
+    /// address. Only for trying things out on one machine: it lets a record reach the edge itself.
+    pub allow_local_origins: bool,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How many things there may be.
+    pub limits: Limits,
+}
+
+impl ProxyConfig {
+    /// Settings that listen nowhere, with defaults for all the rest.
+    pub fn new(origin_api: SocketAddr, origin_token: String) -> Self {
+        Self {
+            http: Vec::new(),
+            https: Vec::new(),
+            l4: false,
+            certificates: None,
+            origin_api,
+            origin_token,
+            colo: "PCL".to_owned(),
+            origin_port: 80,
+            allow_local_origins: false,
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl fmt::Debug for ProxyConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyConfig")
+            .field("http", &self.http)
+            .field("https", &self.https)
+            .field("l4", &self.l4)
+            .field("certificates", &self.certificates)
+            .field("origin_api", &self.origin_api)
+            .field("colo", &self.colo)
+            .field("timeouts", &self.timeouts)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Deadlines. The defaults of the first five are those of the product's connection limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection to an origin, all its addresses together (522): 19 s.
+    pub connect: Duration,
+    /// Silence of an origin that owes a response (524): 100 s.
+    pub read: Duration,
+    /// A write that does not move (524): 30 s.
+    pub write: Duration,
+    /// A client's connection between two requests: 400 s.
+    pub client_keepalive: Duration,
+    /// A TCP app's connection or a WebSocket on which nothing moves: 900 s.
+    pub idle: Duration,
+    /// A UDP session on which nothing moves: 60 s, more than a resolver's or game's longest pause
+    /// between packets of one exchange.
+    pub udp_idle: Duration,
+    /// A pooled connection to an origin: 60 s, below the 65 to 75 s after which common servers
+    /// close theirs.
+    pub upstream_idle: Duration,
+    /// One question to the Origin API: 2 s; it is on the same machine and answers in milliseconds.
+    pub origin_api: Duration,
+    /// A client's TLS handshake: 10 s, several round trips of a bad mobile link.
+    pub handshake: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(19),
+            read: Duration::from_secs(100),
+            write: Duration::from_secs(30),
+            client_keepalive: Duration::from_secs(400),
+            idle: Duration::from_secs(900),
+            udp_idle: Duration::from_secs(60),
+            upstream_idle: Duration::from_secs(60),
+            origin_api: Duration::from_secs(2),
+            handshake: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Bounds on what strangers can make the proxy hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open client connections of HTTP and HTTPS together: 32,768, half of the ports and file
+    /// descriptors of a machine with 65,536, since each may hold one towards an origin.
+    pub connections: usize,
+    /// Host names in the route cache: 65,536 of at most 253 bytes, about 30 MB.
+    pub cached_hosts: usize,
+    /// Questions to the Origin API at one time: 64, so that a flood of made-up names queues here
+    /// and not in the control plane.
+    pub origin_api_concurrent: usize,
+    /// Pooled connections to origins: 4,096; each costs a descriptor and an origin's patience.
+    pub pooled: usize,
+    /// Sockets that listen for apps: 4,096, a port range of some size on a few addresses.
+    pub app_listeners: usize,
+    /// Open connections of one TCP listener: 8,192, each with two descriptors and 32 KiB.
+    pub tcp_connections: usize,
+    /// Sessions of one UDP listener: 8,192, each with a descriptor and a task.
+    pub udp_sessions: usize,
+    /// Sessions of one UDP listener for one client address: 512, a large NAT's worth.
+    pub udp_sessions_per_client: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 32_768,
+            cached_hosts: 65_536,
+            origin_api_concurrent: 64,
+            pooled: 4_096,
+            app_listeners: 4_096,
+            tcp_connections: 8_192,
+            udp_sessions: 8_192,
+            udp_sessions_per_client: 512,
+        }
+    }
+}

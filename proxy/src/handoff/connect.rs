@@ -1,0 +1,123 @@
+//! The connections themselves: a pingora peer, a TCP stream, a UDP socket, each bound as its way says.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use pingora::connectors::l4::BindTo;
+use pingora::protocols::l4::ext::TcpKeepalive;
+use pingora::upstreams::peer::HttpPeer;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+
+use super::{Handoff, Way};
+use crate::config::Timeouts;
+
+/// A bit that is set in the group key of every private peer, so that none is 0.
+const PRIVATE: u64 = 1 << 63;
+
+impl Handoff {
+    /// A cleartext HTTP/1.1 peer for pingora's pool. The deadline for connecting is the caller's.
+    pub fn peer(&self, way: Way, to: SocketAddr, connect: Duration, times: &Timeouts) -> HttpPeer {
+        let mut peer = HttpPeer::new(to, false, String::new());
+        peer.group_key = group_key(way);
+        let options = &mut peer.options;
+        options.bind_to = bind_to(way);
+        options.connection_timeout = Some(connect);
+        options.total_connection_timeout = Some(connect);
+        options.read_timeout = Some(times.read);
+        options.write_timeout = Some(times.write);
+        options.idle_timeout = Some(times.upstream_idle);
+        options.tcp_keepalive = Some(TcpKeepalive {
+            idle: Duration::from_secs(30),
+            interval: Duration::from_secs(10),
+            count: 3,
+            user_timeout: Duration::from_secs(90),
+        });
+        peer
+    }
+
+    /// Opens a TCP connection and checks its local address.
+    ///
+    /// # Errors
+    /// The system's, `TimedOut` after `deadline`, or `PermissionDenied` if the check fails.
+    pub async fn tcp(&self, way: Way, to: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
+        let socket = match to {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if let Way::Private { source, .. } = way {
+            bind_late(&socket)?;
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let stream = match tokio::time::timeout(deadline, socket.connect(to)).await {
+            Ok(connected) => connected?,
+            Err(_elapsed) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        self.check(way, stream.local_addr().ok())
+            .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Opens a UDP socket that talks to one address only, and checks its local address.
+    ///
+    /// # Errors
+    /// The system's, or `PermissionDenied` if the check fails.
+    pub async fn udp(&self, way: Way, to: SocketAddr) -> io::Result<UdpSocket> {
+        let from = match (way, to) {
+            (Way::Private { source, .. }, _) => SocketAddr::new(source, 0),
+            (Way::Public, SocketAddr::V4(_)) => SocketAddr::from(([0; 4], 0)),
+            (Way::Public, SocketAddr::V6(_)) => SocketAddr::from(([0; 16], 0)),
+        };
+        let socket = UdpSocket::bind(from).await?;
+        socket.connect(to).await?;
+        self.check(way, socket.local_addr().ok())
+            .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
+        Ok(socket)
+    }
+}
+
+/// The pool's key for a way. Pingora keeps connections of different keys apart; `bind_to` is not
+/// part of its own key. The vnet and the low half of its source (the IPv4 source is in the low 32
+/// bits of the IPv6 one) make keys of different vnets or leases differ.
+fn group_key(way: Way) -> u64 {
+    match way {
+        Way::Public => 0,
+        Way::Private { vnet, source } => {
+            PRIVATE | u64::from(vnet.0) << 32 | u64::from(low_half(source))
+        }
+    }
+}
+
+fn low_half(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits(),
+        IpAddr::V6(v6) => {
+            let [.., a, b, c, d] = v6.octets();
+            u32::from_be_bytes([a, b, c, d])
+        }
+    }
+}
+
+fn bind_to(way: Way) -> Option<BindTo> {
+    match way {
+        Way::Public => None,
+        Way::Private { source, .. } => {
+            let mut bind = BindTo::default();
+            bind.addr = Some(SocketAddr::new(source, 0));
+            Some(bind)
+        }
+    }
+}
+
+/// Lets the kernel choose the port when it knows the destination (IP_BIND_ADDRESS_NO_PORT, ip(7)),
+/// so that one source address serves 64k connections per origin and not in all.
+fn bind_late(socket: &TcpSocket) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    nix::sys::socket::setsockopt(
+        socket,
+        nix::sys::socket::sockopt::IpBindAddressNoPort,
+        &true,
+    )?;
+    Ok(())
+}

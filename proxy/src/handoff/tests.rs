@@ -1,0 +1,168 @@
+//! The choice of a way, and the check of what came of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::id::VnetId;
+use pingora::upstreams::peer::Peer;
+
+use super::fake::FakeVnets;
+use super::{Handoff, Network, Refused, Way};
+use crate::config::Timeouts;
+use crate::counters::Counters;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn handoff(allow_local: bool) -> (Arc<FakeVnets>, Handoff) {
+    let vnets = Arc::new(FakeVnets::default());
+    vnets.lease(1, "100.64.0.2");
+    vnets.lease(2, "100.64.0.3");
+    vnets.route(1, "10.0.0.50");
+    let handoff = Handoff::new(vnets.clone(), allow_local, Arc::new(Counters::default()));
+    (vnets, handoff)
+}
+
+#[test]
+fn private_way_is_bound_to_the_vnets_source() {
+    let (_, handoff) = handoff(false);
+    let way = handoff.way(Network::Private(Some(VnetId(1))), ip("10.0.0.50"));
+    let source = ip("100.64.0.2");
+    assert_eq!(
+        way,
+        Ok(Way::Private {
+            vnet: VnetId(1),
+            source
+        })
+    );
+}
+
+#[test]
+fn private_answer_never_becomes_a_public_way() {
+    let (_, handoff) = handoff(true);
+    for (vnet, address, why) in [
+        (None, "10.0.0.50", Refused::VnetGone),
+        (Some(VnetId(9)), "10.0.0.50", Refused::VnetGone),
+        (Some(VnetId(2)), "10.0.0.50", Refused::NoRoute),
+        (Some(VnetId(1)), "192.0.2.1", Refused::NoRoute),
+    ] {
+        assert_eq!(handoff.way(Network::Private(vnet), ip(address)), Err(why));
+    }
+    assert_eq!(handoff.counters.handoff_no_route_total.value(), 4);
+}
+
+#[test]
+fn public_name_may_not_lead_to_a_local_address() {
+    let (_, handoff) = handoff(false);
+    for address in [
+        "127.0.0.1",
+        "10.0.0.50",
+        "172.31.0.1",
+        "192.168.1.1",
+        "100.64.0.2",
+        "169.254.169.254",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "::10.0.0.1",
+        "64:ff9b::a00:1",
+    ] {
+        let way = handoff.way(Network::Public, ip(address));
+        assert_eq!(way, Err(Refused::Prohibited), "{address}");
+    }
+    for address in [
+        "203.0.113.7",
+        "8.8.8.8",
+        "100.128.0.1",
+        "2001:db8::1",
+        "::ffff:8.8.8.8",
+    ] {
+        assert_eq!(
+            handoff.way(Network::Public, ip(address)),
+            Ok(Way::Public),
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn connection_from_another_vnets_address_is_refused() {
+    let (_, handoff) = handoff(false);
+    let way = Way::Private {
+        vnet: VnetId(1),
+        source: ip("100.64.0.2"),
+    };
+    let from = |text: &str| Some(SocketAddr::new(ip(text), 40_000));
+    assert_eq!(handoff.check(way, from("100.64.0.2")), Ok(()));
+    assert_eq!(
+        handoff.check(way, from("100.64.0.3")),
+        Err(Refused::WrongSource)
+    );
+    assert_eq!(
+        handoff.check(way, from("198.51.100.1")),
+        Err(Refused::WrongSource)
+    );
+    assert_eq!(handoff.check(way, None), Err(Refused::WrongSource));
+    assert_eq!(handoff.check(Way::Public, from("198.51.100.1")), Ok(()));
+    assert_eq!(
+        handoff.check(Way::Public, from("100.64.0.3")),
+        Err(Refused::WrongSource)
+    );
+    assert_eq!(handoff.counters.handoff_wrong_source_total.value(), 4);
+}
+
+#[test]
+fn pool_keys_differ_by_vnet_and_by_source_and_are_never_zero() {
+    let (_, handoff) = handoff(false);
+    let to = SocketAddr::new(ip("10.0.0.50"), 80);
+    let times = Timeouts::default();
+    let second = Duration::from_secs(1);
+    let peer = |vnet: u16, source: &str| {
+        let way = Way::Private {
+            vnet: VnetId(vnet),
+            source: ip(source),
+        };
+        handoff.peer(way, to, second, &times)
+    };
+    let keys = [
+        handoff.peer(Way::Public, to, second, &times),
+        peer(1, "100.64.0.2"),
+        peer(2, "100.64.0.2"),
+        peer(1, "100.64.0.3"),
+        peer(1, "2606:4700:cf1:5000::6440:4"),
+    ];
+    for (i, a) in keys.iter().enumerate() {
+        assert_eq!(a.group_key == 0, i == 0);
+        for b in &keys[i + 1..] {
+            assert_ne!(a.reuse_hash(), b.reuse_hash());
+        }
+    }
+    assert_eq!(
+        peer(1, "100.64.0.2").reuse_hash(),
+        peer(1, "100.64.0.2").reuse_hash()
+    );
+}
+
+#[test]
+fn flow_ends_with_its_route_or_its_lease() {
+    let (vnets, handoff) = handoff(false);
+    let way = Way::Private {
+        vnet: VnetId(1),
+        source: ip("100.64.0.2"),
+    };
+    assert!(handoff.is_open(way, ip("10.0.0.50")));
+    vnets.withdraw(1);
+    assert!(!handoff.is_open(way, ip("10.0.0.50")));
+    vnets.route(1, "10.0.0.50");
+    vnets.release(1);
+    vnets.lease(3, "100.64.0.2");
+    assert!(!handoff.is_open(way, ip("10.0.0.50")));
+}

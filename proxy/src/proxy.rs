@@ -1,0 +1,274 @@
+//! A running proxy: starts the rooms on a runtime of its own, and ends them.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pingora::apps::ServerApp;
+use pingora::listeners::tls::Acceptor;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::ProxyConfig;
+use crate::counters::{Counters, CountersSnapshot};
+use crate::handoff::{Handoff, Vnets};
+use crate::l4;
+use crate::l7::{Engine, engine};
+use crate::listen::{self, BindError, CertificateError, Certificates, Door, Drain};
+use crate::route::{OriginApi, Routes, follow_apps};
+
+/// Time for tasks to end after they were told to close.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// What the proxy takes from the rest of the edge.
+#[derive(Clone)]
+pub struct Upstreams {
+    /// The router's tables (`dataplane::program::Tables`).
+    pub tables: Arc<dyn Vnets>,
+    /// The revision of the desired state: answers of the Origin API are kept while it stays.
+    pub revision: watch::Receiver<u64>,
+}
+
+impl std::fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstreams")
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a proxy did not start. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// HTTPS is asked for without certificates.
+    #[error("HTTPS on {0} needs a directory of certificates")]
+    NoCertificates(SocketAddr),
+    /// The token for the Origin API cannot be sent.
+    #[error("the token for the Origin API has characters that a header may not have")]
+    Token,
+    /// The location's name is unfit.
+    #[error("the location's name {0:?} is not 3 to 8 letters or digits")]
+    Colo(String),
+    /// Threads or descriptors are missing.
+    #[error("cannot start the proxy's threads")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// A running proxy. Dropped without [`Proxy::shutdown`], it closes everything at once.
+#[derive(Debug)]
+pub struct Proxy {
+    live: Mutex<Option<Live>>,
+    counters: Arc<Counters>,
+    http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+}
+
+struct Live {
+    runtime: Runtime,
+    drain: Drain,
+    engine: Arc<Engine>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// Binds all sockets, and serves them when this returns.
+    ///
+    /// # Errors
+    /// Says in one sentence what is wrong; nothing is left running.
+    pub fn start(config: ProxyConfig, upstreams: Upstreams) -> Result<Self, StartError> {
+        check_colo(&config.colo)?;
+        // Fails if it was installed before, and then it is the same one.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let api = OriginApi::new(config.origin_api, &config.origin_token)
+            .map_err(|_invalid| StartError::Token)?;
+        let tls = acceptor(&config)?;
+        let http = bind(&config.http, "http")?;
+        let https = bind(&config.https, "https")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("proxy")
+            .enable_all()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let counters = Arc::new(Counters::default());
+        let (live, http, https) = {
+            let _inside = runtime.enter();
+            let sockets = (adopt(http)?, adopt(https)?);
+            run(config, upstreams, api, tls, sockets, &counters)
+        };
+        let (drain, engine) = live;
+        Ok(Self {
+            live: Mutex::new(Some(Live {
+                runtime,
+                drain,
+                engine,
+            })),
+            counters,
+            http,
+            https,
+        })
+    }
+
+    /// The counters at this moment.
+    pub fn counters(&self) -> CountersSnapshot {
+        self.counters.snapshot()
+    }
+
+    /// The addresses where HTTP is served, with the ports that the system chose for 0.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// The addresses where HTTPS is served, with the ports that the system chose for 0.
+    pub fn https_addresses(&self) -> &[SocketAddr] {
+        &self.https
+    }
+
+    /// Stops accepting, lets what runs finish until `deadline`, then closes the rest. Returns
+    /// whether all finished by themselves. A second call returns at once.
+    pub async fn shutdown(&self, deadline: Duration) -> bool {
+        let live = self
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(Live {
+            runtime,
+            drain,
+            engine,
+        }) = live
+        else {
+            return true;
+        };
+        drain.begin();
+        let finish = runtime.spawn(async move {
+            // Wakes connections that wait for a next request.
+            engine.cleanup().await;
+            drain.finish(deadline, CLOSE_GRACE).await
+        });
+        let finished = finish.await.unwrap_or(false);
+        // Never blocks: the caller may be a task of another runtime.
+        runtime.shutdown_background();
+        finished
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let live = self
+            .live
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(live) = live {
+            live.runtime.shutdown_background();
+        }
+    }
+}
+
+type Sockets = Vec<(TcpListener, SocketAddr)>;
+
+/// Starts all tasks on the runtime that is entered.
+fn run(
+    config: ProxyConfig,
+    upstreams: Upstreams,
+    api: OriginApi,
+    tls: Option<Arc<Acceptor>>,
+    (http, https): (Sockets, Sockets),
+    counters: &Arc<Counters>,
+) -> ((Drain, Arc<Engine>), Vec<SocketAddr>, Vec<SocketAddr>) {
+    let Upstreams { tables, revision } = upstreams;
+    let drain = Drain::new();
+    let handoff = Arc::new(Handoff::new(
+        tables,
+        config.allow_local_origins,
+        Arc::clone(counters),
+    ));
+    let patience = config.timeouts.origin_api;
+    let routes = Arc::new(Routes::new(
+        api.clone(),
+        revision.clone(),
+        patience,
+        &config.limits,
+        Arc::clone(counters),
+    ));
+    let engine = engine(&config, routes, Arc::clone(&handoff), Arc::clone(counters));
+    let door = Arc::new(Door {
+        engine: Arc::clone(&engine),
+        room: Arc::new(Semaphore::new(config.limits.connections)),
+        handshake: config.timeouts.handshake,
+        counters: Arc::clone(counters),
+    });
+    let serve = |sockets: Sockets, tls: Option<&Arc<Acceptor>>| -> Vec<SocketAddr> {
+        let start = |(socket, address)| {
+            let door = Arc::clone(&door);
+            tokio::spawn(listen::serve(socket, tls.cloned(), door, drain.running()));
+            address
+        };
+        sockets.into_iter().map(start).collect()
+    };
+    let (http, https) = (serve(http, None), serve(https, tls.as_ref()));
+    if config.l4 {
+        let (sender, apps) = watch::channel(Vec::new());
+        tokio::spawn(follow_apps(api, revision, patience, sender));
+        let relay = l4::Relay::new(handoff, Arc::clone(counters), &config);
+        tokio::spawn(l4::serve(apps, relay, drain.running()));
+    }
+    ((drain, engine), http, https)
+}
+
+fn check_colo(colo: &str) -> Result<(), StartError> {
+    if (3..=8).contains(&colo.len()) && colo.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        Ok(())
+    } else {
+        Err(StartError::Colo(colo.to_owned()))
+    }
+}
+
+fn acceptor(config: &ProxyConfig) -> Result<Option<Arc<Acceptor>>, StartError> {
+    let Some(first) = config.https.first() else {
+        return Ok(None);
+    };
+    let directory = config
+        .certificates
+        .as_deref()
+        .ok_or(StartError::NoCertificates(*first))?;
+    let server = Certificates::read(directory)?.server_config();
+    Ok(Some(Arc::new(Acceptor::from_server_config(server))))
+}
+
+fn bind(
+    addresses: &[SocketAddr],
+    purpose: &'static str,
+) -> Result<Vec<std::net::TcpListener>, BindError> {
+    addresses
+        .iter()
+        .map(|address| listen::tcp(*address, purpose))
+        .collect()
+}
+
+fn adopt(sockets: Vec<std::net::TcpListener>) -> Result<Sockets, StartError> {
+    let adopt = |socket: std::net::TcpListener| {
+        let socket = TcpListener::from_std(socket)?;
+        let address = socket.local_addr()?;
+        Ok((socket, address))
+    };
+    sockets
+        .into_iter()
+        .map(adopt)
+        .collect::<Result<_, _>>()
+        .map_err(StartError::Runtime)
+}
