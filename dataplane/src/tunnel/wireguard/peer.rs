@@ -341,3 +341,97 @@ fn refusal(error: &WireGuardError) -> Refusal {
         | WireGuardError::UnderLoad => Refusal::Invalid,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::PrivateKey;
+    use super::*;
+    use crate::packet::Transmit;
+
+    fn peer(endpoint: Option<SocketAddr>, peer: u8) -> Peer {
+        let config = Config {
+            private_key: PrivateKey([1; 32]),
+            peer: PrivateKey([peer; 32]).public(),
+            preshared_key: None,
+            endpoint,
+            keepalive: None,
+        };
+        let identity = Identity::new(&config.private_key);
+        Peer::new(TunnelId(1), &config, 1420, 1, (0, &identity))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the root of a test's time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn initiations(out: &mut Outbox) -> usize {
+        let mut count = 0;
+        while let Some(Transmit::Underlay { bytes, .. }) = out.poll_transmit() {
+            count += bytes.chunks(INITIATION_LEN).count();
+        }
+        count
+    }
+
+    #[test]
+    fn after_giving_up_a_configured_peer_begins_again_and_an_unconfigured_one_waits() {
+        let (now, mut out) = (start(), Outbox::new());
+        let to = Some(SocketAddr::from(([192, 0, 2, 1], 1)));
+        let mut configured = peer(to, 2);
+        configured.expire(now, &mut out);
+        assert_eq!(initiations(&mut out), 1);
+        let mut waiting = peer(None, 2);
+        waiting.endpoint = to;
+        waiting.expire(now, &mut out);
+        assert_eq!(initiations(&mut out), 0);
+        // Traffic wakes it.
+        waiting.encap(&mut [0; 64], 40, now, &mut out).unwrap();
+        assert_eq!(initiations(&mut out), 1);
+    }
+
+    #[test]
+    fn what_waited_for_a_peer_that_is_given_up_is_counted() {
+        let (now, mut out) = (start(), Outbox::new());
+        let mut peer = peer(Some(SocketAddr::from(([192, 0, 2, 1], 1))), 2);
+        for _ in 0..5 {
+            peer.encap(&mut [0; 64], 40, now, &mut out).unwrap();
+        }
+        peer.expire(now, &mut out);
+        assert_eq!(peer.given_up_packets, 5);
+    }
+
+    #[test]
+    fn retries_come_after_five_seconds_and_up_to_a_third_more_and_peers_differ() {
+        let (now, mut out) = (start(), Outbox::new());
+        let to = Some(SocketAddr::from(([192, 0, 2, 1], 1)));
+        let mut delays: Vec<_> = (2..60)
+            .map(|n| {
+                let mut peer = peer(to, n);
+                peer.initiate(now, &mut out);
+                peer.retry_at.unwrap() - now
+            })
+            .collect();
+        assert!(
+            delays
+                .iter()
+                .all(|d| (5000..=5333).contains(&d.as_millis()))
+        );
+        delays.sort();
+        delays.dedup();
+        assert!(delays.len() > 30, "{delays:?}");
+    }
+
+    #[test]
+    fn padding_stops_at_the_mtu_and_never_shortens() {
+        for (len, mtu, expected) in [
+            (1, 1420, 16),
+            (16, 1420, 16),
+            (17, 1420, 32),
+            (1419, 1420, 1420),
+            (1420, 1420, 1420),
+            (1421, 1420, 1421),
+        ] {
+            assert_eq!(padded_len(len, mtu), expected);
+        }
+    }
+}
