@@ -1,1 +1,0 @@
-//! Two nodes back to back.
