@@ -7,6 +7,9 @@
 
 mod status;
 
+#[cfg(test)]
+mod scratch;
+
 pub mod model;
 
 pub mod rib;

@@ -67,10 +67,16 @@ pub fn reserved_ip(ip: IpAddr) -> Option<(&'static str, &'static str)> {
 /// # Errors
 /// A sentence that says what is wrong and, where it can, what was probably meant.
 pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
-    let prefix: IpNet = text.parse().map_err(|_why| {
+    // The parts by themselves: std's addresses have no leading zeros, which some read as octal.
+    let parts = text.split_once('/').and_then(|(ip, length)| {
+        let is_number = length.bytes().all(|b| b.is_ascii_digit());
+        let length = length.parse().ok().filter(|_| is_number)?;
+        IpNet::new(ip.parse().ok()?, length).ok()
+    });
+    let prefix = parts.ok_or_else(|| {
+        let shown = echo(text);
         format!(
-            "Could not parse input / invalid address: '{}' is not a CIDR such as 10.0.0.0/8.",
-            echo(text)
+            "Could not parse input / invalid address: '{shown}' is not a CIDR such as 10.0.0.0/8."
         )
     })?;
     if let IpNet::V6(v6) = prefix

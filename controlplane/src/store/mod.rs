@@ -3,6 +3,8 @@
 //! In: transactions. Out: snapshots, a revision that grows with each durable transaction. State: the
 //! store on disk; the newest [`Snapshot`], replaced whole after each commit.
 
+#[cfg(test)]
+mod crash;
 mod embedded;
 mod objects;
 mod snapshot;

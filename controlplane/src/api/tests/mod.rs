@@ -1,1 +1,202 @@
 //! The API in memory: requests in, envelopes out.
+
+mod bad_input;
+mod dns;
+mod networks;
+mod spectrum;
+mod tunnels;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use http::{Method, Request};
+use serde_json::{Value, json};
+use tower_service::Service as _;
+
+use crate::scratch::Directory;
+use crate::{ControlPlane, NoNode, NodeStatus, Options};
+
+fn options(directory: &Directory) -> Options {
+    let edge = ["203.0.113.1", "2001:db8:1::1"];
+    Options {
+        data_dir: directory.0.clone(),
+        slice: "100.64.0.0/20".parse().unwrap(),
+        edge_addresses: edge.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec(),
+        wireguard_endpoint: Some("198.51.100.1:51820".to_owned()),
+    }
+}
+
+/// A new control plane, with a client that has its first token.
+pub(super) struct World {
+    pub(super) plane: ControlPlane,
+    router: axum::Router,
+    token: String,
+    pub(super) account: String,
+    _directory: Directory,
+}
+
+impl World {
+    pub(super) async fn new() -> World {
+        World::with(Arc::new(NoNode)).await
+    }
+
+    pub(super) async fn with(status: Arc<dyn NodeStatus>) -> World {
+        let directory = Directory::new();
+        let plane = ControlPlane::open(options(&directory)).unwrap();
+        let mut world = World {
+            router: plane.router(status),
+            token: plane.first_token().unwrap(),
+            account: String::new(),
+            plane,
+            _directory: directory,
+        };
+        let (_, accounts) = world.get("/accounts").await;
+        world.account = accounts["result"][0]["id"].as_str().unwrap().to_owned();
+        world
+    }
+
+    /// A request as it is; the status, and the body as text.
+    pub(super) async fn raw(&self, request: Request<Body>) -> (u16, String) {
+        let response = self.router.clone().call(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), 1 << 24).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    pub(super) fn request(&self, method: Method, path: &str, body: Body) -> Request<Body> {
+        let path = match path.starts_with("/origin/") {
+            true => path.to_owned(),
+            false => format!("/client/v4{path}"),
+        };
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {}", self.token))
+            .body(body)
+            .unwrap()
+    }
+
+    pub(super) async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let body = if body.is_null() {
+            Body::empty()
+        } else {
+            Body::from(body.to_string())
+        };
+        let (status, text) = self.raw(self.request(method, path, body)).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    pub(super) async fn get(&self, path: &str) -> (u16, Value) {
+        self.call(Method::GET, path, Value::Null).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::POST, path, body).await
+    }
+
+    pub(super) async fn patch(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::PATCH, path, body).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> (u16, Value) {
+        self.call(Method::DELETE, path, Value::Null).await
+    }
+
+    /// Posts what must succeed; its result.
+    pub(super) async fn made(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.post(path, body).await;
+        assert_eq!(
+            (status, &answer["success"]),
+            (200, &json!(true)),
+            "{path}: {answer}"
+        );
+        answer["result"].clone()
+    }
+
+    pub(super) async fn zone(&self, name: &str) -> String {
+        let body = json!({"name": name, "account": {"id": self.account}, "type": "full"});
+        id(&self.made("/zones", body).await)
+    }
+
+    pub(super) async fn vnet(&self, name: &str) -> String {
+        let path = format!("/accounts/{}/teamnet/virtual_networks", self.account);
+        id(&self.made(&path, json!({"name": name})).await)
+    }
+
+    /// A tunnel with a generated peer, in the vnet or the default one.
+    pub(super) async fn tunnel(&self, name: &str, vnet: Option<&str>) -> String {
+        let path = format!("/accounts/{}/wireguard_tunnels", self.account);
+        let body = json!({"name": name, "generate_peer_key": true, "virtual_network_id": vnet});
+        id(&self.made(&path, body).await)
+    }
+
+    pub(super) fn routes(&self) -> String {
+        format!("/accounts/{}/teamnet/routes", self.account)
+    }
+
+    pub(super) async fn route(&self, network: &str, tunnel: &str, vnet: Option<&str>) -> String {
+        let body = json!({"network": network, "tunnel_id": tunnel, "virtual_network_id": vnet});
+        id(&self.made(&self.routes(), body).await)
+    }
+}
+
+pub(super) fn id(result: &Value) -> String {
+    result["id"].as_str().unwrap().to_owned()
+}
+
+/// The code of the first error.
+pub(super) fn code(answer: &Value) -> u64 {
+    answer["errors"][0]["code"].as_u64().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart_and_the_token_still_works() {
+    let directory = Directory::new();
+    let plane = ControlPlane::open(options(&directory)).unwrap();
+    let token = plane.first_token().unwrap();
+    let busy = ControlPlane::open(options(&directory)).unwrap_err();
+    assert!(
+        busy.to_string().contains("open in another process"),
+        "{busy}"
+    );
+    drop(plane);
+    let plane = ControlPlane::open(options(&directory)).unwrap();
+    assert_eq!(plane.first_token(), None);
+    let world = World {
+        router: plane.router(Arc::new(NoNode)),
+        token,
+        account: String::new(),
+        plane,
+        _directory: directory,
+    };
+    let (status, answer) = world.get("/user/tokens/verify").await;
+    assert_eq!(
+        (status, &answer["result"]["status"]),
+        (200, &json!("active"))
+    );
+}
+
+#[tokio::test]
+async fn an_acknowledged_change_is_applied_when_the_node_is_quick_and_answered_when_it_is_not() {
+    struct Late;
+    impl NodeStatus for Late {
+        fn tunnels(&self) -> Vec<dataplane::node::TunnelStatus> {
+            Vec::new()
+        }
+        fn rejected(&self) -> Vec<(dataplane::program::Key, String)> {
+            Vec::new()
+        }
+        fn sources(&self) -> Vec<(dataplane::id::VnetId, IpAddr)> {
+            Vec::new()
+        }
+        fn applied_revision(&self) -> u64 {
+            0
+        }
+    }
+    let world = World::with(Arc::new(Late)).await;
+    let before = *world.plane.revision().borrow();
+    world.zone("example.com").await;
+    assert_eq!(*world.plane.revision().borrow(), before + 1);
+    assert_eq!(world.plane.spec().revision, before + 1);
+}

@@ -1,0 +1,201 @@
+//! Virtual networks and routes.
+
+use serde_json::{Value, json};
+
+use super::{World, code, id};
+
+#[tokio::test]
+async fn an_account_has_exactly_one_default_vnet_and_those_in_use_stay() {
+    let world = World::new().await;
+    let vnets = format!("/accounts/{}/teamnet/virtual_networks", world.account);
+    let (_, list) = world.get(&vnets).await;
+    assert_eq!(list["result"][0]["name"], "default");
+    let first = id(&list["result"][0]);
+    assert_eq!(
+        code(&world.delete(&format!("{vnets}/{first}")).await.1),
+        1006
+    );
+    assert_eq!(world.post(&vnets, json!({"name": "default"})).await.0, 409);
+    let body = json!({"name": "second", "is_default_network": true, "comment": "c"});
+    let second = id(&world.made(&vnets, body).await);
+    let (_, list) = world.get(&format!("{vnets}?is_default_network=true")).await;
+    assert_eq!(list["result"].as_array().unwrap().len(), 1);
+    assert_eq!(list["result"][0]["id"], json!(second));
+    let path = format!("{vnets}/{second}");
+    assert_eq!(
+        world
+            .patch(&path, json!({"is_default_network": false}))
+            .await
+            .0,
+        400
+    );
+    world
+        .patch(
+            &format!("{vnets}/{first}"),
+            json!({"is_default_network": true}),
+        )
+        .await;
+    let tunnel = world.tunnel("site", Some(&second)).await;
+    world.route("10.0.0.0/8", &tunnel, Some(&second)).await;
+    let (status, used) = world.delete(&path).await;
+    let message = used["errors"][0]["message"].as_str().unwrap();
+    assert!(
+        status == 409 && message.contains("1 route, 1 tunnel"),
+        "{message}"
+    );
+    world
+        .delete(&format!(
+            "/accounts/{}/wireguard_tunnels/{tunnel}",
+            world.account
+        ))
+        .await;
+    let (status, gone) = world.delete(&path).await;
+    assert_eq!(
+        (status, gone["result"]["deleted_at"].is_string()),
+        (200, true)
+    );
+    assert_eq!(world.get(&path).await.0, 404);
+}
+
+#[tokio::test]
+async fn routes_are_refused_with_the_documented_words() {
+    let world = World::new().await;
+    let second = world.vnet("second").await;
+    let tunnel = world.tunnel("site1", None).await;
+    let other = world.tunnel("site2", Some(&second)).await;
+    world.route("10.0.0.0/24", &tunnel, None).await;
+    world.route("10.0.0.0/24", &other, Some(&second)).await;
+    world.route("10.0.0.0/8", &tunnel, None).await;
+    world.route("0.0.0.0/0", &tunnel, None).await;
+    let twice = json!({"network": "10.0.0.0/24", "tunnel_id": tunnel});
+    let (status, refused) = world.post(&world.routes(), twice).await;
+    let message = refused["errors"][0]["message"].as_str().unwrap();
+    assert_eq!(status, 409);
+    assert!(message.starts_with("You already have a route defined for this exact IP subnet"));
+    for (network, words) in [
+        ("10.0.0.1/24", "10.0.0.0/24"),
+        ("10.0.0.0/33", "Could not parse input / invalid address"),
+        ("nonsense", "Could not parse input / invalid address"),
+        ("100.64.4.0/22", "reserved"),
+        ("100.112.0.0/16", "reserved"),
+        ("::ffff:10.0.0.0/112", "IPv4-mapped"),
+    ] {
+        let body = json!({"network": network, "tunnel_id": tunnel});
+        let (status, refused) = world.post(&world.routes(), body).await;
+        let error = &refused["errors"][0];
+        assert!(
+            status == 400 && error["message"].as_str().unwrap().contains(words),
+            "{error}"
+        );
+        assert_eq!(error["source"]["pointer"], "/network");
+    }
+    let crossed = json!({"network": "10.7.0.0/16", "tunnel_id": other});
+    let (status, refused) = world.post(&world.routes(), crossed).await;
+    assert_eq!(status, 400);
+    assert_eq!(
+        refused["errors"][0]["source"]["pointer"],
+        "/virtual_network_id"
+    );
+}
+
+#[tokio::test]
+async fn routes_are_found_by_filter_by_cidr_and_by_address() {
+    let world = World::new().await;
+    let routes = world.routes();
+    let second = world.vnet("second").await;
+    let tunnel = world.tunnel("site1", None).await;
+    let other = world.tunnel("site2", Some(&second)).await;
+    let wide = world.route("10.0.0.0/8", &tunnel, None).await;
+    let narrow = world.route("10.0.0.0/24", &tunnel, None).await;
+    let elsewhere = world.route("10.0.0.0/16", &other, Some(&second)).await;
+    for (query, expected) in [
+        (format!("tunnel_id={tunnel}"), vec![&wide, &narrow]),
+        (format!("virtual_network_id={second}"), vec![&elsewhere]),
+        (
+            "network_subset=10.0.0.0/16".into(),
+            vec![&narrow, &elsewhere],
+        ),
+        (
+            "network_superset=10.0.0.0/16".into(),
+            vec![&wide, &elsewhere],
+        ),
+        ("is_deleted=true".into(), vec![]),
+        ("per_page=1&page=3".into(), vec![&elsewhere]),
+        ("per_page=1&page=4".into(), vec![]),
+    ] {
+        let (_, list) = world.get(&format!("{routes}?{query}")).await;
+        let ids: Vec<String> = list["result"].as_array().unwrap().iter().map(id).collect();
+        assert_eq!(ids.iter().collect::<Vec<_>>(), expected, "{query}");
+    }
+    let by_ip = |ip: &str, query: &str| format!("{routes}/ip/{ip}{query}");
+    assert_eq!(
+        id(&world.get(&by_ip("10.0.0.9", "")).await.1["result"]),
+        narrow
+    );
+    assert_eq!(
+        id(&world.get(&by_ip("10.0.1.9", "")).await.1["result"]),
+        wide
+    );
+    let in_second = by_ip("10.0.0.9", &format!("?virtual_network_id={second}"));
+    let (_, found) = world.get(&in_second).await;
+    assert_eq!(id(&found["result"]), elsewhere);
+    assert_eq!(found["result"]["tunnel_name"], "site2");
+    assert_eq!(world.get(&by_ip("192.0.2.1", "")).await.0, 404);
+    assert_eq!(world.get(&by_ip("nonsense", "")).await.0, 400);
+    // The official client encodes twice.
+    for cidr in ["172.16.0.0%2F12", "172.17.0.0%252F16"] {
+        let path = format!("{routes}/network/{cidr}");
+        let made = world.made(&path, json!({"tunnel_id": tunnel})).await;
+        let (_, patched) = world.patch(&path, json!({"comment": "new"})).await;
+        assert_eq!(patched["result"]["comment"], "new");
+        assert_eq!(world.delete(&path).await.1["result"]["id"], made["id"]);
+        assert_eq!(code(&world.delete(&path).await.1), 1015);
+    }
+}
+
+#[tokio::test]
+async fn two_vnets_with_the_same_prefixes_give_disjoint_specs() {
+    let world = World::new().await;
+    let second = world.vnet("second").await;
+    let tunnels = [
+        world.tunnel("site1", None).await,
+        world.tunnel("site2", Some(&second)).await,
+    ];
+    world.route("10.0.0.0/24", &tunnels[0], None).await;
+    world.route("10.0.0.0/24", &tunnels[1], Some(&second)).await;
+    let spec = world.plane.spec();
+    assert_eq!(spec, world.plane.spec());
+    assert_eq!(
+        (spec.vnets.len(), spec.tunnels.len(), spec.routes.len()),
+        (2, 2, 2)
+    );
+    for (key, route) in &spec.routes {
+        let dataplane::fib::Nexthop::Tunnel(tunnel) = route.nexthop else {
+            panic!("{route:?}");
+        };
+        assert_eq!(spec.tunnels[&tunnel].vnet, key.vnet);
+        assert_eq!(spec.tunnels[&tunnel].allowed, [key.prefix]);
+    }
+    // Deleting a tunnel takes its routes along, and nothing of the other vnet.
+    let path = format!(
+        "/accounts/{}/wireguard_tunnels/{}",
+        world.account, tunnels[0]
+    );
+    let (_, routes) = world
+        .get(&format!("{}?tunnel_id={}", world.routes(), tunnels[0]))
+        .await;
+    world.delete(&path).await;
+    let route = format!("{}/{}", world.routes(), id(&routes["result"][0]));
+    let (status, gone): (u16, Value) = world.delete(&route).await;
+    assert_eq!((status, code(&gone)), (404, 1015));
+    let left = world.plane.spec();
+    assert_eq!(
+        (left.vnets.len(), left.tunnels.len(), left.routes.len()),
+        (1, 1, 1)
+    );
+    assert!(
+        left.routes
+            .keys()
+            .all(|key| left.vnets.contains_key(&key.vnet))
+    );
+}
