@@ -14,8 +14,8 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-/// Marks our routes and rules (`rtm_protocol`). Numbers from 192 on have no daemon in iproute2's
-/// `rt_protos` up to 6.1 but for 192, 196 and 254.
+/// Marks our routes and rules (`rtm_protocol`). iproute2's `rt_protos` and FRR name 186 to 200; from
+/// there on numbers are free.
 pub const PROTOCOL: u8 = 201;
 
 /// The table that what leaves from a source address is routed by.
@@ -239,10 +239,10 @@ async fn add_route(
     route: RouteMessage,
     step: impl Fn() -> String,
 ) -> Result<(), RouteError> {
+    // Exclusive: an equal route that is not ours is an error, not ours to replace.
     handle
         .route()
         .add(route)
-        .replace()
         .execute()
         .await
         .map_err(|e| refused(step(), e))

@@ -1,7 +1,7 @@
 //! UDP sockets towards the underlay: trains of datagrams out (GSO) and in (GRO).
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::cmsg_space;
@@ -13,10 +13,6 @@ use socket2::{Domain, MsgHdr, Protocol, SockAddr, Type};
 /// Send and receive buffers that are asked for. 7 MiB is what WireGuard's user-space
 /// implementations ask for: about 20 ms at 3 Gb/s.
 const BUFFER_BYTES: usize = 7 << 20;
-
-/// Refused trains in a row (`EINVAL`) after which a socket stops trying. One refusal means a path
-/// whose MTU is smaller than a datagram; this many without a success mean the kernel.
-const REFUSALS_MAX: u32 = 16;
 
 /// `cmsghdr` + `u16`, padded as `CMSG_SPACE` does.
 const SEGMENT_CONTROL_BYTES: usize = 24;
@@ -30,7 +26,6 @@ pub struct Socket {
     local: SocketAddr,
     /// Whether trains still go out in one call.
     is_gso: bool,
-    refusals: u32,
     control: Vec<u8>,
 }
 
@@ -84,7 +79,6 @@ impl Socket {
             socket,
             local,
             is_gso,
-            refusals: 0,
             control: cmsg_space!(i32),
         })
     }
@@ -152,18 +146,15 @@ impl Socket {
             .with_buffers(&parts)
             .with_control(&control);
         match self.socket.sendmsg(&message, libc::MSG_DONTWAIT) {
-            Ok(_) => {
-                self.refusals = 0;
-                Ok(Sent::Whole)
-            }
+            Ok(_) => Ok(Sent::Whole),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Full { from: 0 }),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EIO) => {
-                    self.refused(REFUSALS_MAX);
+                    self.give_up_trains();
                     self.send_singly(&to, segment_size, train, Sent::Singly)
                 }
+                // A datagram is larger than this path's MTU: the kernel fragments one, not a train.
                 Some(libc::EINVAL | libc::EMSGSIZE) => {
-                    self.refused(1);
                     self.send_singly(&to, segment_size, train, Sent::Singly)
                 }
                 _ => Err(error),
@@ -171,14 +162,10 @@ impl Socket {
         }
     }
 
-    /// Counts refusals; too many and trains are over for this socket. `EIO` (the device cannot
-    /// complete checksums, udp(7)) is final at once.
-    fn refused(&mut self, times: u32) {
-        self.refusals = self.refusals.saturating_add(times);
-        if self.refusals >= REFUSALS_MAX {
-            self.is_gso = false;
-            tracing::info!(local = %self.local, "the kernel refuses UDP trains: sending singly");
-        }
+    /// The device cannot complete checksums (udp(7)), which no other train will change.
+    fn give_up_trains(&mut self) {
+        self.is_gso = false;
+        tracing::info!(local = %self.local, "the device takes no UDP trains: sending singly");
     }
 
     fn send_singly(
@@ -246,17 +233,10 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     Some(SocketAddr::V6((*v6).into()))
 }
 
-/// The wildcard address of the family of `like`, with its port.
-pub fn wildcard(like: SocketAddr) -> SocketAddr {
-    let ip = match like {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    SocketAddr::new(ip, like.port())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -301,10 +281,10 @@ mod tests {
     }
 
     #[test]
-    fn after_too_many_refusals_trains_go_singly_and_arrive_all_the_same() {
+    fn where_the_device_takes_no_trains_they_go_singly_and_arrive_all_the_same() {
         let mut a = Socket::bind(LOOPBACK).unwrap();
         let mut b = Socket::bind(LOOPBACK).unwrap();
-        a.refused(REFUSALS_MAX);
+        a.give_up_trains();
         assert!(!a.is_gso());
         let bytes = train(5, 100, 3);
         assert_eq!(a.send(b.local(), 100, &bytes).unwrap(), Sent::Singly);
@@ -317,7 +297,8 @@ mod tests {
         let error = Socket::bind(a.local()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         // The wildcard overlaps as well.
-        assert!(Socket::bind(wildcard(a.local())).is_err());
+        let wildcard = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), a.local().port());
+        assert!(Socket::bind(wildcard).is_err());
     }
 
     #[test]
