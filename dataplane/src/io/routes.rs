@@ -109,7 +109,9 @@ pub fn install(plan: &Plan) -> Result<Installed, RouteError> {
             set_up_link(&handle, plan, tun).await?;
             match &plan.side {
                 Side::Edge { sources } => edge(&handle, tun, sources).await,
-                Side::Site { routes, address } => site(&handle, tun, routes, *address).await,
+                Side::Site { routes, address } => {
+                    site(&handle, (tun, &plan.tun), routes, *address).await
+                }
             }
         })
     });
@@ -147,7 +149,7 @@ fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T, RouteError>) -> Result<T, 
 
 async fn edge(handle: &Handle, tun: u32, sources: &[IpNet]) -> Result<(), RouteError> {
     let lo = link(handle, "lo").await?;
-    for net in sources {
+    for net in sources.iter().filter(|net| is_usable(net, "lo")) {
         let local = route(*net)?.output_interface(lo).table_id(LOCAL_TABLE);
         let local = local
             .kind(RouteType::Local)
@@ -174,7 +176,7 @@ async fn edge(handle: &Handle, tun: u32, sources: &[IpNet]) -> Result<(), RouteE
 
 async fn site(
     handle: &Handle,
-    tun: u32,
+    (tun, tun_name): (u32, &str),
     routes: &[IpNet],
     address: IpAddr,
 ) -> Result<(), RouteError> {
@@ -186,7 +188,7 @@ async fn site(
         .execute()
         .await;
     added.map_err(|e| refused(format!("ip addr add {address}/{bits} dev tun"), e))?;
-    for net in routes {
+    for net in routes.iter().filter(|net| is_usable(net, tun_name)) {
         let message = route(*net)?.output_interface(tun).build();
         add_route(handle, message, || format!("ip route add {net} dev tun")).await?;
     }
@@ -327,6 +329,16 @@ fn refused(step: String, error: rtnetlink::Error) -> RouteError {
         io::Error::other(error)
     };
     RouteError { step, source }
+}
+
+/// Whether the machine has the family of `net` on `device`; many have IPv6 switched off.
+fn is_usable(net: &IpNet, device: &str) -> bool {
+    let switch = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+    let is_usable = matches!(net, IpNet::V4(_)) || read(Path::new(&switch)).as_deref() == Some("0");
+    if !is_usable {
+        tracing::warn!(%net, device, "IPv6 is off on this device: no route, and no private IPv6");
+    }
+    is_usable
 }
 
 fn default_of(net: IpNet) -> IpNet {

@@ -172,6 +172,15 @@ fn without_a_worker_nothing_leaves_with_a_source_address() {
 }
 
 #[test]
+fn a_machine_with_ipv6_switched_off_routes_ipv4() {
+    let world = World::new(1500);
+    world.run("edge", "sysctl -w net.ipv6.conf.all.disable_ipv6=1");
+    let (edge, site) = pair(&world, "offload");
+    edge.stop();
+    site.stop();
+}
+
+#[test]
 fn a_second_router_is_refused_in_words_and_does_not_disturb_the_first() {
     let world = World::new(1500);
     let mut first = router(&world, "edge", &[]);
