@@ -1,0 +1,95 @@
+//! The admin socket: what a running node shows of itself, as JSON over HTTP on a Unix socket.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use dataplane::io::Handle;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+/// What is shown beside the packet side: the proxy's counters, where there is a proxy.
+pub(crate) type Extra = Arc<dyn Fn() -> Value + Send + Sync>;
+
+#[derive(Clone)]
+struct Shown {
+    handle: Handle,
+    proxy: Option<Extra>,
+}
+
+/// Opens the socket (replacing one that a crash left behind) and serves until the runtime ends.
+pub(crate) fn serve(path: &Path, handle: Handle, proxy: Option<Extra>) -> anyhow::Result<()> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!(
+            "another portcullis answers on {}: stop it first",
+            path.display()
+        );
+    }
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+        }
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make the directory {}", parent.display()))?;
+    }
+    let listener = UnixListener::bind(path)
+        .with_context(|| format!("cannot open the admin socket {}", path.display()))?;
+    restrict(path)?;
+    let routes = Router::new()
+        .route("/show/{what}", get(show))
+        .with_state(Shown { handle, proxy });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            tracing::error!(%error, "the admin socket ended");
+        }
+    });
+    Ok(())
+}
+
+/// Only the owner may look: counters and addresses are nobody else's business.
+fn restrict(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+async fn show(State(shown): State<Shown>, UrlPath(what): UrlPath<String>) -> Response {
+    // Look-ups that wait for the worker do so off the runtime's thread.
+    let answer = tokio::task::spawn_blocking(move || value(&shown, &what)).await;
+    match answer {
+        Ok(Some(value)) => axum::Json(value).into_response(),
+        Ok(None) => (
+            StatusCode::NOT_FOUND,
+            "there are fib, return, tunnels, sources and counters to show",
+        )
+            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn value(shown: &Shown, what: &str) -> Option<Value> {
+    let handle = &shown.handle;
+    match what {
+        "fib" => Some(json!(handle.fib())),
+        "return" => Some(json!(handle.returns())),
+        "tunnels" => Some(json!(handle.tunnels())),
+        "sources" => Some(json!(handle.sources())),
+        "counters" => {
+            let mut all = json!({ "router": handle.counters() });
+            if let Some(proxy) = &shown.proxy {
+                all["proxy"] = proxy();
+            }
+            Some(all)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,100 @@
+//! `portcullis edge`: control plane, router and proxy of one node, started and stopped in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use controlplane::ControlPlane;
+use dataplane::id::NodeId;
+use dataplane::io::{Handle, Overlay, Router, RouterConfig, TunConfig};
+use dataplane::source::Slice;
+use proxy::{Proxy, ProxyConfig, Upstreams};
+
+use super::control;
+use crate::converge::Converge;
+use crate::{admin, config};
+
+/// Arguments of `portcullis edge`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The configuration, a TOML file; README shows one.
+    #[arg(long, env = "PORTCULLIS_CONFIG")]
+    config: PathBuf,
+}
+
+/// How long requests under way may take after SIGTERM. Service managers send SIGKILL after 90 s.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs until a signal. Order of start: objects, packets, API, connections; of stop: the reverse.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let config: config::Edge = config::read(&args.config)?;
+    let plane = control::open(&config)?;
+    let handle = Router::start(router_config(&config)?)?;
+    let converge = Converge::start(&plane, &handle)?;
+    let served = super::admin_runtime()?.block_on(serve(&config, &plane, &handle, &converge));
+    converge.stop();
+    handle.shutdown();
+    served
+}
+
+async fn serve(
+    config: &config::Edge,
+    plane: &ControlPlane,
+    handle: &Handle,
+    converge: &Converge,
+) -> anyhow::Result<()> {
+    let listener = control::listen(config).await?;
+    let api = plane.router(Arc::new(converge.status(handle)));
+    let api = tokio::spawn(axum::serve(listener, api).into_future());
+    let upstreams = Upstreams {
+        tables: handle.tables().clone(),
+        revision: plane.revision(),
+    };
+    let proxy = Arc::new(Proxy::start(proxy_config(config, plane), upstreams)?);
+    let shown = Arc::clone(&proxy);
+    let extra: admin::Extra = Arc::new(move || serde_json::json!(shown.counters()));
+    admin::serve(&config.admin_socket(), handle.clone(), Some(extra))?;
+    tracing::info!(api = %config.api_listen, slice = %config.slice, "ready");
+    let ended = tokio::select! {
+        signal = super::stop_signal() => signal,
+        failed = super::router_failed(handle) => Err(failed),
+    };
+    if !proxy.shutdown(DRAIN).await {
+        tracing::warn!(?DRAIN, "connections were cut at the end of the drain");
+    }
+    api.abort();
+    ended
+}
+
+fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
+    let slice = Slice::new(config.slice).context("slice")?;
+    Ok(RouterConfig {
+        tun: TunConfig {
+            name: config.router.tun.clone(),
+            mtu: config.router.mtu,
+            backend: config.router.tun_backend.into(),
+        },
+        listen: config.router.listen.clone(),
+        overlay: Overlay::Edge {
+            slice,
+            node: NodeId(0),
+        },
+        endpoint_cache: Some(config.data_dir.join("endpoints.json")),
+    })
+}
+
+fn proxy_config(config: &config::Edge, plane: &ControlPlane) -> ProxyConfig {
+    let mut proxy = ProxyConfig::new(config.api_listen, plane.origin_token());
+    proxy.http.clone_from(&config.proxy.http);
+    proxy.https.clone_from(&config.proxy.https);
+    proxy.certificates.clone_from(&config.proxy.certificates);
+    proxy.l4 = !config.proxy.edge_addresses.is_empty();
+    if let Some(secs) = config.proxy.connect_timeout_secs {
+        proxy.timeouts.connect = Duration::from_secs(secs);
+    }
+    if let Some(secs) = config.proxy.read_timeout_secs {
+        proxy.timeouts.read = Duration::from_secs(secs);
+    }
+    proxy
+}

@@ -1,0 +1,121 @@
+//! `portcullis site`: the router on the customer's network.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use dataplane::fib::Nexthop;
+use dataplane::id::{TunnelId, VnetId};
+use dataplane::io::{Overlay, Router, RouterConfig, TunConfig};
+use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
+use dataplane::{source, tunnel};
+
+use crate::{admin, config};
+
+/// Arguments of `portcullis site`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The configuration, a TOML file.
+    #[arg(long, env = "PORTCULLIS_CONFIG")]
+    config: PathBuf,
+}
+
+/// A site knows one vnet: the one its tunnel is in at the edge.
+const VNET: VnetId = VnetId(1);
+/// And one tunnel: the one to the edge.
+const TUNNEL: TunnelId = TunnelId(1);
+
+/// Runs until a signal.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let config: config::Site = config::read(&args.config)?;
+    let spec = spec(&config)?;
+    let listen = if config.router.listen.is_empty() {
+        vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))]
+    } else {
+        config.router.listen.clone()
+    };
+    let router = RouterConfig {
+        tun: TunConfig {
+            name: config.router.tun.clone(),
+            mtu: config.router.mtu,
+            backend: config.router.tun_backend.into(),
+        },
+        listen,
+        overlay: Overlay::Site {
+            routes: routes(&config),
+            address: config.router.address,
+        },
+        endpoint_cache: None,
+    };
+    let handle = Router::start(router)?;
+    let applied = handle.apply(&Spec::default().diff(&spec));
+    if let Some((key, reason)) = applied.rejected.first() {
+        anyhow::bail!("the configuration cannot be carried out: {key:?}: {reason}");
+    }
+    let served = super::admin_runtime()?.block_on(async {
+        admin::serve(&config.admin_socket, handle.clone(), None)?;
+        tracing::info!(edge = %config.wireguard.endpoint, "ready");
+        tokio::select! {
+            signal = super::stop_signal() => signal,
+            failed = super::router_failed(&handle) => Err(failed),
+        }
+    });
+    handle.shutdown();
+    served
+}
+
+/// What is reached through the edge.
+fn routes(config: &config::Site) -> Vec<ipnet::IpNet> {
+    config
+        .wireguard
+        .routes
+        .clone()
+        .unwrap_or_else(|| vec![source::RANGE_V4.into(), source::RANGE_V6.into()])
+}
+
+/// The site's desired state: the edge behind the tunnel, the LAN behind this machine.
+fn spec(config: &config::Site) -> anyhow::Result<Spec> {
+    let far = routes(config);
+    let wireguard = tunnel::wireguard::Config {
+        private_key: config.wireguard.private_key()?,
+        peer: config.wireguard.peer_public_key,
+        preshared_key: config.wireguard.preshared_key,
+        endpoint: Some(config.wireguard.endpoint),
+        keepalive: Some(config.wireguard.keepalive),
+    };
+    let tunnel = Tunnel {
+        vnet: VNET,
+        name: "edge".into(),
+        mtu: config.router.mtu,
+        allowed: far.clone(),
+        kind: tunnel::Config::WireGuard(wireguard),
+    };
+    let mut spec = Spec {
+        revision: 1,
+        ..Spec::default()
+    };
+    spec.vnets.insert(
+        VNET,
+        Vnet {
+            name: "site".into(),
+        },
+    );
+    spec.tunnels.insert(TUNNEL, tunnel);
+    let far = far
+        .into_iter()
+        .map(|prefix| (prefix, Nexthop::Tunnel(TUNNEL)));
+    let near = config
+        .router
+        .lan
+        .iter()
+        .map(|prefix| (*prefix, Nexthop::Local));
+    for (prefix, nexthop) in far.chain(near) {
+        spec.routes.insert(
+            RouteKey {
+                vnet: VNET,
+                prefix: prefix.trunc(),
+            },
+            Route { nexthop },
+        );
+    }
+    Ok(spec)
+}

@@ -1,0 +1,205 @@
+//! The configuration files of `edge`, `control` and `site`: one TOML each, typed, unknown keys refused.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use dataplane::io::TunBackend;
+use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// The largest inner packet of a WireGuard tunnel over a 1500-byte IPv6 underlay (80 bytes of headers).
+fn mtu() -> u16 {
+    1420
+}
+
+fn tun_name() -> String {
+    "portcullis0".into()
+}
+
+fn slice() -> ipnet::Ipv4Net {
+    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 20)
+}
+
+/// `portcullis edge` and `portcullis control`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Edge {
+    /// Where objects, keys and the first token are kept.
+    pub(crate) data_dir: PathBuf,
+    /// Where the HTTP API listens.
+    pub(crate) api_listen: SocketAddr,
+    /// Where `portcullis show` asks; default `data_dir/edge.sock`.
+    pub(crate) admin_socket: Option<PathBuf>,
+    /// This node's part of 100.64.0.0/12.
+    #[serde(default = "slice")]
+    pub(crate) slice: ipnet::Ipv4Net,
+    /// The packet side.
+    #[serde(default)]
+    pub(crate) router: Router,
+    /// The connection side.
+    #[serde(default)]
+    pub(crate) proxy: Proxy,
+}
+
+impl Edge {
+    /// Where `portcullis show` asks.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.admin_socket
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("edge.sock"))
+    }
+}
+
+/// `[router]` of an edge.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Router {
+    /// Name of the TUN device.
+    pub(crate) tun: String,
+    /// How packets cross it: `auto`, `offload` or `plain`.
+    pub(crate) tun_backend: Backend,
+    /// MTU of the TUN device.
+    pub(crate) mtu: u16,
+    /// UDP addresses at which peers reach this node.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// `host:port` printed into peers' ready-made configurations.
+    pub(crate) endpoint: Option<String>,
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        let listen = vec![SocketAddr::from(([0, 0, 0, 0], 51820))];
+        Router {
+            tun: tun_name(),
+            tun_backend: Backend::Auto,
+            mtu: mtu(),
+            listen,
+            endpoint: None,
+        }
+    }
+}
+
+/// How packets cross the TUN device.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Backend {
+    /// Offload where the kernel has it, else plain.
+    #[default]
+    Auto,
+    /// Super-packets with a vnet_hdr, or fail.
+    Offload,
+    /// One packet a call.
+    Plain,
+}
+
+impl From<Backend> for TunBackend {
+    fn from(backend: Backend) -> TunBackend {
+        match backend {
+            Backend::Auto => TunBackend::Auto,
+            Backend::Offload => TunBackend::Offload,
+            Backend::Plain => TunBackend::Plain,
+        }
+    }
+}
+
+/// `[proxy]` of an edge.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Proxy {
+    /// Addresses that take plain HTTP.
+    pub(crate) http: Vec<SocketAddr>,
+    /// Addresses that take HTTPS.
+    pub(crate) https: Vec<SocketAddr>,
+    /// Public addresses of this edge: for TCP and UDP apps, and for `GET /ips`.
+    pub(crate) edge_addresses: Vec<IpAddr>,
+    /// Directory of `NAME.crt` and `NAME.key`.
+    pub(crate) certificates: Option<PathBuf>,
+    /// Seconds to reach an origin before 522.
+    pub(crate) connect_timeout_secs: Option<u64>,
+    /// Seconds to wait for an origin's answer before 524.
+    pub(crate) read_timeout_secs: Option<u64>,
+}
+
+/// `portcullis site`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Site {
+    /// Where `portcullis show` asks.
+    pub(crate) admin_socket: PathBuf,
+    /// The packet side.
+    pub(crate) router: SiteRouter,
+    /// The tunnel to the edge.
+    pub(crate) wireguard: SiteWireGuard,
+}
+
+/// `[router]` of a site.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SiteRouter {
+    #[serde(default = "tun_name")]
+    pub(crate) tun: String,
+    #[serde(default)]
+    pub(crate) tun_backend: Backend,
+    #[serde(default = "mtu")]
+    pub(crate) mtu: u16,
+    /// UDP addresses to send from; default any port on every address.
+    #[serde(default)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Source of this router's own ICMP errors.
+    pub(crate) address: IpAddr,
+    /// Prefixes behind this machine that the edge may reach.
+    pub(crate) lan: Vec<ipnet::IpNet>,
+}
+
+/// `[wireguard]` of a site.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SiteWireGuard {
+    /// This side's key, or:
+    pub(crate) private_key: Option<PrivateKey>,
+    /// a file that holds it.
+    pub(crate) private_key_file: Option<PathBuf>,
+    /// The edge's key, as `GET …/wireguard_tunnels/{id}` prints it.
+    pub(crate) peer_public_key: PublicKey,
+    pub(crate) preshared_key: Option<PresharedKey>,
+    /// The edge.
+    pub(crate) endpoint: SocketAddr,
+    /// Seconds between keepalives.
+    #[serde(default = "keepalive")]
+    pub(crate) keepalive: u16,
+    /// What is reached through the edge; default the whole source range.
+    pub(crate) routes: Option<Vec<ipnet::IpNet>>,
+}
+
+/// Keeps a NAT binding open: 25 s is what WireGuard's own documentation advises.
+fn keepalive() -> u16 {
+    25
+}
+
+impl SiteWireGuard {
+    /// This side's key, from wherever it is.
+    pub(crate) fn private_key(&self) -> anyhow::Result<PrivateKey> {
+        match (&self.private_key, &self.private_key_file) {
+            (Some(key), None) => Ok(*key),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read private_key_file {}", path.display()))?;
+                text.trim()
+                    .parse()
+                    .with_context(|| format!("{} holds no key", path.display()))
+            }
+            (None, None) | (Some(_), Some(_)) => {
+                anyhow::bail!("[wireguard] needs either private_key or private_key_file")
+            }
+        }
+    }
+}
+
+/// Reads a configuration file.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not right", path.display()))
+}
