@@ -80,7 +80,6 @@ impl FakeOriginApi {
         self.bump();
     }
 
-    #[expect(dead_code, reason = "the relays' tests use it")]
     pub(crate) fn set_apps(&self, apps: Vec<App>) {
         *self.state.apps.lock().unwrap() = apps;
         self.bump();
