@@ -12,7 +12,32 @@ check_page_unknown_host() { page http://unknown.example.com/ '4??' "a host that 
 check_page_refused() { page http://refused.example.com/ 521 "an origin that refuses"; }
 check_page_silent() { page http://silent.example.com/ 522 "an origin that does not answer"; }
 check_page_slow() { page http://app.example.com/slow 524 "an origin that accepts and says nothing"; }
-check_page_no_route() { page http://noroute.example.com/ '5[23][30]' "an address that no route leads to"; }
+
+# A record whose route has gone since; the API would not take one that never had a route.
+check_page_no_route() {
+  local way name
+  way=$(route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" 10.9.9.0/24)
+  name=$(record A noroute.example.com 10.9.9.9 "$VNET_DEFAULT")
+  api DELETE "/accounts/$ACCOUNT_ID/teamnet/routes/$way" >/dev/null
+  page http://noroute.example.com/ '5[23][30]' "an address that no route leads to"
+  api DELETE "/zones/$ZONE_ID/dns_records/$name" >/dev/null
+}
+
+# refused CODE COMMAND...: the API call fails, and its answer has the code.
+refused() {
+  local code=$1 answer
+  shift
+  answer=$("$@" 2>&1) && { note "the API took it: $*" && return 1; }
+  expect_like "$answer" "*\"code\":$code*" "the answer"
+}
+check_bad_configuration() {
+  refused 11044 record A nowhere.example.com 10.9.9.9 "$VNET_DEFAULT"
+  refused 11044 app tcp/9999 nowhere.example.com tcp://10.9.9.9:80 "$VNET_DEFAULT"
+  refused '*' route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" 10.0.0.0/24
+  refused '*' route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" 10.0.0.0/33
+  refused '*' route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" 100.64.1.0/24
+  API_TOKEN=wrong refused '*' api GET /accounts
+}
 
 # Everything that is configured, without what changes by itself.
 configuration() {

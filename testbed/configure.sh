@@ -84,7 +84,6 @@ configure_names() {
   record AAAA app6.example.com fd00:10::50 "$VNET_DEFAULT" >/dev/null
   record A silent.example.com 10.0.0.51 "$VNET_DEFAULT" >/dev/null
   record A refused.example.com 10.0.0.52 "$VNET_DEFAULT" >/dev/null
-  record A noroute.example.com 10.9.9.9 "$VNET_DEFAULT" >/dev/null
   app tcp/6379 redis.example.com tcp://10.0.0.50:6379 "$VNET_DEFAULT" >/dev/null
   app tcp/6380 redis-second.example.com tcp://10.0.0.50:6379 "$VNET_SECOND" >/dev/null
   app udp/53 dns.example.com udp://10.0.0.50:53 "$VNET_DEFAULT" >/dev/null

@@ -100,6 +100,9 @@ make_certificates() {
   openssl x509 -req -in "$RUN/ca/example.com.csr" -days 30 -CA "$RUN/ca/ca.crt" -CAkey "$RUN/ca/ca.key" -CAcreateserial \
     -extfile <(printf 'subjectAltName=DNS:example.com,DNS:*.example.com\nextendedKeyUsage=serverAuth\n') \
     -out "$RUN/certs/example.com.crt"
+  # The edge chooses by file name; one certificate serves the zone and all below it.
+  cp "$RUN/certs/example.com.crt" "$RUN/certs/*.example.com.crt"
+  cp "$RUN/certs/example.com.key" "$RUN/certs/*.example.com.key"
 } >"$LOGS/openssl.log" 2>&1
 
 # --- private origins: real servers from Debian's packages ---

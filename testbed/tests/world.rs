@@ -112,6 +112,7 @@ checks! {
     a_silent_origin_is_a_522: "page_silent";
     a_slow_origin_is_a_524: "page_slow";
     an_address_without_a_route_is_a_530_or_523: "page_no_route";
+    what_cannot_work_is_refused_with_a_code: "bad_configuration";
     forged_packets_are_dropped_counted_and_arrive_nowhere: "spoof";
     a_deleted_route_is_gone_in_100_ms_and_the_other_vnet_loses_nothing: "route_delete";
     a_deleted_tunnel_is_gone_in_100_ms_and_the_other_vnet_loses_nothing: "tunnel_delete";
