@@ -195,14 +195,23 @@ forge() {
 begin_spoof() {
   local ns
   in_ns pc-site2 nft -f - <<NFT
-table inet spoof { counter sent { }
-  chain output { type filter hook output priority 0; oifname "pc-tun" icmp type echo-request counter name sent; } }
+table inet spoof {
+  counter sent { }
+  chain output {
+    type filter hook output priority 0
+    oifname "pc-tun" icmp type echo-request counter name sent
+  }
+}
 NFT
   for ns in pc-edge pc-origin1 pc-origin2; do
     in_ns "$ns" nft -f - <<NFT
-table inet spoof { counter arrived { }
-  chain arriving { type filter hook prerouting priority -300;
-    iifname { "pc-tun", "lan0" } ip saddr { 192.0.2.66, $SOURCE_DEFAULT, 10.0.0.1 } icmp type echo-request counter name arrived; } }
+table inet spoof {
+  counter arrived { }
+  chain arriving {
+    type filter hook prerouting priority -300
+    iifname { "pc-tun", "lan0" } ip saddr { 192.0.2.66, $SOURCE_DEFAULT, 10.0.0.1 } icmp type echo-request counter name arrived
+  }
+}
 NFT
   done
 }
@@ -222,11 +231,11 @@ end_spoof() {
 
 # --- a second edge that cannot start says why in a sentence ---
 
-# refuses WORDS COMMAND...: ends by itself within 10 s, unsuccessfully, with a last line that has the words.
+# refuses NAMESPACE WORDS COMMAND...: ends by itself within 10 s, unsuccessfully, with a last line that has the words.
 refuses() {
-  local words=$1 answer rc=0
-  shift
-  answer=$(timeout -k 1 10 ip netns exec pc-edge "$@" 2>&1) || rc=$?
+  local ns=$1 words=$2 answer rc=0
+  shift 2
+  answer=$(timeout -k 1 10 ip netns exec "$ns" "$@" 2>&1) || rc=$?
   if [ "$rc" = 0 ] || [ "$rc" -ge 124 ]; then
     note "it did not refuse (status $rc): $answer"
     return 1
@@ -243,21 +252,22 @@ second_edge() {
 
 check_port_in_use() {
   second_edge -e 's/51821/51820/'
-  refuses '*198.51.100.1:51820*' "$BIN" edge --config "$RUN/other.toml"
-  second_edge -e 's/:81"/:80"/g'
-  refuses '*:80*' "$BIN" edge --config "$RUN/other.toml"
+  refuses pc-edge '*51820*' "$BIN" edge --config "$RUN/other.toml"
+  second_edge
+  refuses pc-edge '*another portcullis*' "$BIN" edge --config "$RUN/other.toml"
   rm -rf "$RUN/edge-other" "$RUN/other.toml"
   both_answer
 }
 
+# In a namespace without a router of its own, so that nothing else is in the way.
 check_no_privilege() {
-  second_edge
-  refuses '*CAP_NET_ADMIN*' setpriv --bounding-set=-net_admin --inh-caps=-net_admin "$BIN" edge --config "$RUN/other.toml"
+  second_edge -e 's/198.51.100.1:51821/0.0.0.0:51821/'
+  refuses pc-client '*CAP_NET_ADMIN*' setpriv --bounding-set=-net_admin --inh-caps=-net_admin "$BIN" edge --config "$RUN/other.toml"
   rm -rf "$RUN/edge-other" "$RUN/other.toml"
 }
 
 check_no_tun() {
-  second_edge
-  refuses '*/dev/net/tun*' unshare -m sh -c 'mount -t tmpfs none /dev/net && exec "$@"' sh "$BIN" edge --config "$RUN/other.toml"
+  second_edge -e 's/198.51.100.1:51821/0.0.0.0:51821/'
+  refuses pc-client '*/dev/net/tun*' unshare -m sh -c 'mount -t tmpfs none /dev/net && exec "$@"' sh "$BIN" edge --config "$RUN/other.toml"
   rm -rf "$RUN/edge-other" "$RUN/other.toml"
 }
