@@ -181,7 +181,9 @@ async fn connect(
             continue;
         };
         match relay.handoff.udp(way, target).await {
-            Ok(socket) => return Some((socket, way, target)),
+            // Until the runtime has once seen a new socket writable, `try_send` drops all it is given.
+            Ok(socket) if socket.writable().await.is_ok() => return Some((socket, way, target)),
+            Ok(_) => continue,
             Err(why) => tracing::debug!(app = %plan.app, %target, %why, "no socket to an origin"),
         }
     }
