@@ -1,11 +1,11 @@
 //! The one binary: parse the command line, run a command, say on one line why it failed.
 
-mod admin;
+mod table;
 mod client;
-mod commands;
 mod config;
 mod converge;
-mod table;
+mod admin;
+mod commands;
 
 use std::process::ExitCode;
 

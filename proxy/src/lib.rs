@@ -6,9 +6,9 @@ pub mod counters;
 pub mod config;
 pub mod handoff;
 pub mod route;
+pub mod listen;
 pub mod l4;
 pub mod l7;
-pub mod listen;
 mod proxy;
 
 pub use crate::config::{Limits, ProxyConfig, Timeouts};

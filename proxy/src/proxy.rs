@@ -14,8 +14,8 @@ use crate::config::ProxyConfig;
 use crate::counters::{Counters, CountersSnapshot};
 use crate::handoff::{Handoff, Vnets};
 use crate::l4;
-use crate::l7::{Engine, engine};
-use crate::listen::{self, BindError, CertificateError, Certificates, Door, Drain};
+use crate::l7::{self, Door, Engine, engine};
+use crate::listen::{self, BindError, CertificateError, Certificates, Drain};
 use crate::route::{OriginApi, Routes, follow_apps};
 
 /// Time for tasks to end after they were told to close.
@@ -215,7 +215,7 @@ fn run(
     let serve = |sockets: Sockets, tls: Option<&Arc<Acceptor>>| -> Vec<SocketAddr> {
         let start = |(socket, address)| {
             let door = Arc::clone(&door);
-            tokio::spawn(listen::serve(socket, tls.cloned(), door, drain.running()));
+            tokio::spawn(l7::serve(socket, tls.cloned(), door, drain.running()));
             address
         };
         sockets.into_iter().map(start).collect()

@@ -3,6 +3,7 @@
 //! In: downstream connections from `listen`. Out: requests to origins through `handoff`. Pingora
 //! reads, writes and pools; the gate decides. State of a request is in its `Visit`.
 
+mod accept;
 mod engine;
 mod fault;
 mod gate;
@@ -11,6 +12,7 @@ mod host;
 mod page;
 mod ray;
 
+pub(crate) use accept::{Door, serve};
 pub(crate) use engine::{Engine, engine};
 
 #[cfg(test)]

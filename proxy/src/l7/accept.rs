@@ -14,9 +14,9 @@ use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::Running;
+use super::Engine;
 use crate::counters::Counters;
-use crate::l7::Engine;
+use crate::listen::Running;
 
 /// Pause after a failed accept: out of file descriptors, the error would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
