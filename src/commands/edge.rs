@@ -9,6 +9,7 @@ use controlplane::ControlPlane;
 use dataplane::id::NodeId;
 use dataplane::io::{Handle, Overlay, Router, RouterConfig, TunConfig};
 use dataplane::source::Slice;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::{Proxy, ProxyConfig, Upstreams};
 
 use super::control;
@@ -29,6 +30,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Runs until a signal. Order of start: objects, packets, API, connections; of stop: the reverse.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config: config::Edge = config::read(&args.config)?;
+    raise_descriptors();
     let plane = control::open(&config)?;
     let handle = Router::start(router_config(&config)?)?;
     let converge = Converge::start(&plane, &handle)?;
@@ -36,6 +38,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     converge.stop();
     handle.shutdown();
     served
+}
+
+/// A connection takes two descriptors, and the proxy's limits assume the hard limit: the soft one is
+/// often 1024, for the sake of `select`, which nothing here uses.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn serve(
