@@ -56,8 +56,9 @@ both_answer() {
 check_kill_and_recover() {
   local before after killed
   before=$(configuration)
+  # Not by `client`: the PID must be the loop's, not a subshell's.
   # shellcheck disable=SC2016
-  client bash -c 'for i in $(seq 600); do curl -s -m 1 -o /dev/null http://app.example.com/big; done' &
+  ip netns exec pc-client bash -c 'for i in $(seq 60); do curl -s -m 1 -o /dev/null http://app.example.com/big; done' >/dev/null 2>&1 &
   local traffic=$!
   "$TESTBED/edge.sh" kill
   killed=$(now_ms)
