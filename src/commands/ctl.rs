@@ -283,11 +283,11 @@ impl Api<'_> {
         Ok(envelope["result"].take())
     }
 
-    /// Every page of a list.
+    /// Every page of a list. Fifty rows a page is what every list allows.
     async fn all(&self, path: &str) -> anyhow::Result<Vec<Value>> {
         let mut rows = Vec::new();
         for page in 1.. {
-            let page = format!("{path}?page={page}&per_page=100");
+            let page = format!("{path}?page={page}&per_page=50");
             let Value::Array(mut more) = self.call(Method::GET, &page, None).await? else {
                 bail!("{path} is not a list")
             };

@@ -46,6 +46,31 @@ enum What {
     Counters,
 }
 
+impl What {
+    /// What a person reads first comes first.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            What::Fib => &["vnet", "vnet_name", "prefix", "nexthop"],
+            What::Return => &["prefix", "vnet", "node", "worker"],
+            What::Tunnels => &[
+                "id",
+                "name",
+                "vnet",
+                "is_up",
+                "endpoint",
+                "last_handshake_secs",
+                "rx_packets",
+                "rx_bytes",
+                "tx_packets",
+                "tx_bytes",
+                "dropped_packets",
+            ],
+            What::Sources => &["vnet", "vnet_name", "ipv4", "ipv6"],
+            What::Counters => &["counter", "value"],
+        }
+    }
+}
+
 /// Asks the node and prints the answer.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let what = match args.what {
@@ -64,14 +89,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         table::json(&value);
     } else {
-        table::say(&text(&value));
+        table::say(&text(&value, args.what.columns()));
     }
     Ok(())
 }
 
-fn text(value: &Value) -> String {
+fn text(value: &Value, columns: &[&str]) -> String {
     match value.as_array() {
-        Some(rows) => table::rows(rows, &[]),
+        Some(rows) => table::rows(rows, columns),
         None => table::rows(&flatten("", value), &["counter", "value"]),
     }
 }
