@@ -114,6 +114,9 @@ pub(crate) struct Proxy {
     pub(crate) https: Vec<SocketAddr>,
     /// Public addresses of this edge: for TCP and UDP apps, and for `GET /ips`.
     pub(crate) edge_addresses: Vec<IpAddr>,
+    /// Congestion control of TCP connections, where the kernel has it: default `bbr`; `system` for
+    /// the kernel's default.
+    pub(crate) congestion: Option<String>,
     /// Directory of `NAME.crt` and `NAME.key`.
     pub(crate) certificates: Option<PathBuf>,
     /// Seconds to reach an origin before 522.

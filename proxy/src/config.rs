@@ -12,6 +12,9 @@ pub struct ProxyConfig {
     pub http: Vec<SocketAddr>,
     /// Where HTTPS is served. Needs `certificates`.
     pub https: Vec<SocketAddr>,
+    /// Congestion control of TCP connections to clients and to origins (`bbr`), where the kernel has
+    /// it; `None` for the kernel's default.
+    pub congestion: Option<String>,
     /// Whether Spectrum apps are served.
     pub l4: bool,
     /// Directory of `NAME.crt` (chain) and `NAME.key` in PEM. NAME is a host name, `*.` and a
@@ -41,6 +44,7 @@ impl ProxyConfig {
         Self {
             http: Vec::new(),
             https: Vec::new(),
+            congestion: Some("bbr".to_owned()),
             l4: false,
             certificates: None,
             origin_api,
@@ -59,6 +63,7 @@ impl fmt::Debug for ProxyConfig {
         f.debug_struct("ProxyConfig")
             .field("http", &self.http)
             .field("https", &self.https)
+            .field("congestion", &self.congestion)
             .field("l4", &self.l4)
             .field("certificates", &self.certificates)
             .field("origin_api", &self.origin_api)

@@ -77,5 +77,6 @@ counters! {
     udp_withdrawn_total: "UDP sessions closed because their app, vnet or route went away.",
     udp_downstream_datagrams_total: "Datagrams that clients of UDP apps sent.",
     udp_upstream_datagrams_total: "Datagrams that origins of UDP apps sent.",
+    congestion_refused_total: "Sockets that the kernel did not give the configured congestion control.",
     app_listen_failed_total: "Attempts to listen for an app that failed.",
 }

@@ -4,6 +4,7 @@
 
 pub mod counters;
 pub mod config;
+mod congestion;
 pub mod handoff;
 pub mod route;
 pub mod listen;

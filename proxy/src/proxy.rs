@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::ProxyConfig;
+use crate::congestion::Congestion;
 use crate::counters::{Counters, CountersSnapshot};
 use crate::handoff::{Handoff, Vnets};
 use crate::l4;
@@ -96,18 +97,26 @@ impl Proxy {
         let api = OriginApi::new(config.origin_api, &config.origin_token)
             .map_err(|_invalid| StartError::Token)?;
         let tls = acceptor(&config)?;
-        let http = bind(&config.http, "http")?;
-        let https = bind(&config.https, "https")?;
+        let counters = Arc::new(Counters::default());
+        let congestion = Congestion::new(config.congestion.as_deref(), &counters);
+        let http = bind(&config.http, "http", &congestion)?;
+        let https = bind(&config.https, "https", &congestion)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("proxy")
             .enable_all()
             .build()
             .map_err(StartError::Runtime)?;
-        let counters = Arc::new(Counters::default());
         let (live, http, https) = {
             let _inside = runtime.enter();
             let sockets = (adopt(http)?, adopt(https)?);
-            run(config, upstreams, api, tls, sockets, &counters)
+            run(
+                config,
+                upstreams,
+                api,
+                tls,
+                sockets,
+                (&counters, congestion),
+            )
         };
         let (drain, engine) = live;
         Ok(Self {
@@ -188,13 +197,14 @@ fn run(
     api: OriginApi,
     tls: Option<Arc<Acceptor>>,
     (http, https): (Sockets, Sockets),
-    counters: &Arc<Counters>,
+    (counters, congestion): (&Arc<Counters>, Congestion),
 ) -> ((Drain, Arc<Engine>), Vec<SocketAddr>, Vec<SocketAddr>) {
     let Upstreams { tables, revision } = upstreams;
     let drain = Drain::new();
     let handoff = Arc::new(Handoff::new(
         tables,
         config.allow_local_origins,
+        congestion.clone(),
         Arc::clone(counters),
     ));
     let patience = config.timeouts.origin_api;
@@ -224,7 +234,7 @@ fn run(
     if config.l4 {
         let (sender, apps) = watch::channel(Vec::new());
         tokio::spawn(follow_apps(api, revision, patience, sender));
-        let relay = l4::Relay::new(handoff, Arc::clone(counters), &config);
+        let relay = l4::Relay::new(handoff, Arc::clone(counters), congestion, &config);
         tokio::spawn(l4::serve(apps, relay, drain.running()));
     }
     ((drain, engine), http, https)
@@ -253,10 +263,11 @@ fn acceptor(config: &ProxyConfig) -> Result<Option<Arc<Acceptor>>, StartError> {
 fn bind(
     addresses: &[SocketAddr],
     purpose: &'static str,
+    congestion: &Congestion,
 ) -> Result<Vec<std::net::TcpListener>, BindError> {
     addresses
         .iter()
-        .map(|address| listen::tcp(*address, purpose))
+        .map(|address| listen::tcp(*address, purpose, congestion))
         .collect()
 }
 

@@ -101,6 +101,9 @@ fn proxy_config(config: &config::Edge, plane: &ControlPlane) -> ProxyConfig {
     proxy.http.clone_from(&config.proxy.http);
     proxy.https.clone_from(&config.proxy.https);
     proxy.certificates.clone_from(&config.proxy.certificates);
+    if let Some(name) = &config.proxy.congestion {
+        proxy.congestion = (name != "system").then(|| name.clone());
+    }
     proxy.l4 = !config.proxy.edge_addresses.is_empty();
     if let Some(secs) = config.proxy.connect_timeout_secs {
         proxy.timeouts.connect = Duration::from_secs(secs);

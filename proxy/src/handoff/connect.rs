@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::connectors::l4::BindTo;
@@ -27,6 +28,12 @@ impl Handoff {
         options.read_timeout = Some(times.read);
         options.write_timeout = Some(times.write);
         options.idle_timeout = Some(times.upstream_idle);
+        let congestion = self.congestion.clone();
+        options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |socket| {
+            // Refused is counted, and no reason not to connect.
+            congestion.set(socket);
+            Ok(())
+        }));
         options.tcp_keepalive = Some(TcpKeepalive {
             idle: Duration::from_secs(30),
             interval: Duration::from_secs(10),
@@ -45,6 +52,7 @@ impl Handoff {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
+        self.congestion.set(&socket);
         if let Way::Private { source, .. } = way {
             bind_late(&socket)?;
             socket.bind(SocketAddr::new(source, 0))?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use dataplane::id::VnetId;
 use dataplane::program::Tables;
 
+use crate::congestion::Congestion;
 use crate::counters::Counters;
 
 mod connect;
@@ -86,6 +87,7 @@ pub enum Refused {
 pub struct Handoff {
     vnets: Arc<dyn Vnets>,
     allow_local: bool,
+    congestion: Congestion,
     counters: Arc<Counters>,
 }
 
@@ -100,10 +102,16 @@ impl std::fmt::Debug for Handoff {
 impl Handoff {
     /// A hand-off over the given tables. `allow_local` lifts the ban on public names that lead to
     /// local addresses.
-    pub fn new(vnets: Arc<dyn Vnets>, allow_local: bool, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        vnets: Arc<dyn Vnets>,
+        allow_local: bool,
+        congestion: Congestion,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             vnets,
             allow_local,
+            congestion,
             counters,
         }
     }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::id::VnetId;
+use nix::sys::socket::{getsockopt, sockopt};
 use pingora::upstreams::peer::Peer;
 
 use super::fake::FakeVnets;
 use super::{Handoff, Network, Refused, Way};
 use crate::config::Timeouts;
+use crate::congestion::Congestion;
 use crate::counters::Counters;
 
 fn ip(text: &str) -> IpAddr {
@@ -21,7 +23,9 @@ fn handoff(allow_local: bool) -> (Arc<FakeVnets>, Handoff) {
     vnets.lease(1, "100.64.0.2");
     vnets.lease(2, "100.64.0.3");
     vnets.route(1, "10.0.0.50");
-    let handoff = Handoff::new(vnets.clone(), allow_local, Arc::new(Counters::default()));
+    let counters = Arc::new(Counters::default());
+    let congestion = Congestion::new(None, &counters);
+    let handoff = Handoff::new(vnets.clone(), allow_local, congestion, counters);
     (vnets, handoff)
 }
 
@@ -165,4 +169,26 @@ fn flow_ends_with_its_route_or_its_lease() {
     vnets.release(1);
     vnets.lease(3, "100.64.0.2");
     assert!(!handoff.is_open(way, ip("10.0.0.50")));
+}
+
+/// Every kernel has reno (net/ipv4/tcp_cong.c registers it as its fallback).
+#[tokio::test]
+async fn connections_to_origins_have_the_configured_congestion_control() {
+    let counters = Arc::new(Counters::default());
+    let congestion = Congestion::new(Some("reno"), &counters);
+    let vnets = Arc::new(FakeVnets::default());
+    let handoff = Handoff::new(vnets, true, congestion, counters);
+    let of = |socket: &dyn std::os::fd::AsFd| {
+        let name = getsockopt(&socket.as_fd(), sockopt::TcpCongestion).unwrap();
+        name.to_string_lossy().trim_end_matches('\0').to_owned()
+    };
+    let origin = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = origin.local_addr().unwrap();
+    let second = Duration::from_secs(1);
+    let stream = handoff.tcp(Way::Public, to, second).await.unwrap();
+    assert_eq!(of(&stream), "reno");
+    let peer = handoff.peer(Way::Public, to, second, &Timeouts::default());
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    peer.options.upstream_tcp_sock_tweak_hook.unwrap()(&socket).unwrap();
+    assert_eq!(of(&socket), "reno");
 }

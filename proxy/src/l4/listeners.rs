@@ -113,7 +113,8 @@ fn open(
     let running = running.clone();
     let task = match transport {
         Transport::Tcp => {
-            let socket = TcpListener::from_std(listen::tcp(address, "a TCP app")?)?;
+            let socket =
+                TcpListener::from_std(listen::tcp(address, "a TCP app", &relay.congestion)?)?;
             tokio::spawn(tcp::serve(socket, plan, relay, wanted, running))
         }
         Transport::Udp => {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 pub(crate) use listeners::serve;
 
 use crate::config::{Limits, ProxyConfig, Timeouts};
+use crate::congestion::Congestion;
 use crate::counters::Counters;
 use crate::handoff::Handoff;
 
@@ -28,6 +29,7 @@ const TICK_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Relay {
     handoff: Arc<Handoff>,
     counters: Arc<Counters>,
+    congestion: Congestion,
     times: Timeouts,
     limits: Limits,
 }
@@ -36,11 +38,13 @@ impl Relay {
     pub(crate) fn new(
         handoff: Arc<Handoff>,
         counters: Arc<Counters>,
+        congestion: Congestion,
         config: &ProxyConfig,
     ) -> Arc<Self> {
         Arc::new(Self {
             handoff,
             counters,
+            congestion,
             times: config.timeouts.clone(),
             limits: config.limits.clone(),
         })

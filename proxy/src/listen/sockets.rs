@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::congestion::Congestion;
+
 /// Connections that the kernel completes before we accept them: what somaxconn of Linux 5.4 and
 /// later allows.
 const BACKLOG: i32 = 4096;
@@ -40,11 +42,16 @@ impl BindError {
     }
 }
 
-/// A TCP socket that listens, non-blocking. `purpose` is a word for the error.
+/// A TCP socket that listens, non-blocking; what it accepts has the given congestion control.
+/// `purpose` is a word for the error.
 ///
 /// # Errors
 /// Says which address cannot be listened on, and why.
-pub(crate) fn tcp(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, BindError> {
+pub(crate) fn tcp(
+    address: SocketAddr,
+    purpose: &'static str,
+    congestion: &Congestion,
+) -> Result<TcpListener, BindError> {
     let listen = || {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -53,6 +60,7 @@ pub(crate) fn tcp(address: SocketAddr, purpose: &'static str) -> Result<TcpListe
         )?;
         // Connections of a predecessor in TIME_WAIT do not hold the port; listeners still do.
         socket.set_reuse_address(true)?;
+        congestion.set(&socket);
         prepare(&socket, address)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
