@@ -1,4 +1,5 @@
-//! Worlds to try Portcullis in. Those in network namespaces are made by the scripts beside this
-//! package; the one here runs in memory.
+//! Worlds to try Portcullis in, and what becomes of measurements. The worlds in network namespaces
+//! are made by the scripts beside this package; the one here runs in memory.
 
+pub mod report;
 pub mod sim;
