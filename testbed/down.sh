@@ -1,5 +1,6 @@
 #!/bin/bash
-# Takes the world down: stops what up.sh started, removes the namespaces and testbed/run. Safe to repeat, and after a crash.
+# Takes the world down: stops what up.sh started, removes the namespaces and what is in testbed/run; the benchmarks' peers and
+# results stay there. Safe to repeat, and after a crash.
 #   down.sh [--keep-logs]   leaves testbed/run/logs
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 require_root
@@ -19,8 +20,7 @@ done
 rm -f /run/wireguard/pcs1.sock /var/run/wireguard/pcs1.sock
 rm -rf "$STATE" /etc/netns/pc-client
 rmdir /etc/netns 2>/dev/null || true
-if [ "${1:-}" = --keep-logs ]; then
-  find "$RUN" -mindepth 1 -maxdepth 1 ! -name logs -exec rm -rf {} + 2>/dev/null || true
-else
-  rm -rf "$RUN"
-fi
+keep=(! -name peers ! -name bench ! -name bench-quick ! -name bench-world)
+[ "${1:-}" != --keep-logs ] || keep+=(! -name logs)
+find "$RUN" -mindepth 1 -maxdepth 1 "${keep[@]}" -exec rm -rf {} + 2>/dev/null || true
+rmdir "$RUN" 2>/dev/null || true

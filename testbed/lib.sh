@@ -181,14 +181,14 @@ build() {
 
 # --- the API ---
 
-# api METHOD PATH [JSON]: one API call from inside pc-edge. Prints the answer's `result`; an error if the answer
+# api METHOD PATH [JSON]: one API call from inside the edge's namespace. Prints the answer's `result`; an error if the answer
 # is not a success. With API_TRACE=1 the curl command goes to standard error first.
 api() {
   local method=$1 path=$2 body=${3:-} answer
   local args=(-sS -m 10 -X "$method")
   [ -z "${API_TRACE:-}" ] || trace_call "$method" "$path" "$body"
   [ -z "$body" ] || args+=(-H 'Content-Type: application/json' --data "$body")
-  answer=$(in_ns pc-edge curl "${args[@]}" -H "Authorization: Bearer $API_TOKEN" "$API_URL$path") || return 1
+  answer=$(in_ns "${API_NAMESPACE:-pc-edge}" curl "${args[@]}" -H "Authorization: Bearer $API_TOKEN" "$API_URL$path") || return 1
   if [ "$(jq -r '.success' <<<"$answer" 2>/dev/null)" != true ]; then
     note "the API refused $method $path: $answer"
     return 1
@@ -247,7 +247,7 @@ start_edge() {
 
 # The edge serves when its API answers at all; 401 or 403 without a token is an answer.
 edge_answers() {
-  in_ns pc-edge curl -s -o /dev/null -m 1 "http://127.0.0.1:8787/client/v4/accounts"
+  in_ns "${API_NAMESPACE:-pc-edge}" curl -s -o /dev/null -m 1 "http://127.0.0.1:8787/client/v4/accounts"
 }
 
 # ready NAME COMMAND...: process NAME has come to where COMMAND succeeds; an error at once if it has ended.

@@ -189,7 +189,8 @@ impl Report {
         write_json(&path(dir, &self.bench, "notes.json"), &self.notes)
     }
 
-    /// The rows by what can be compared: one panel for each case and unit, in order of appearance.
+    /// The rows by what can be compared: one panel for each case and unit, the panels of one case
+    /// together, all in order of appearance.
     #[must_use]
     pub fn panels(&self) -> Vec<Panel<'_>> {
         let mut panels: Vec<Panel<'_>> = Vec::new();
@@ -204,6 +205,8 @@ impl Report {
                 }),
             }
         }
+        let cases: Vec<&str> = panels.iter().map(|panel| panel.case).collect();
+        panels.sort_by_key(|panel| cases.iter().position(|case| *case == panel.case));
         panels
     }
 }
