@@ -89,7 +89,7 @@ http_tunnel() {
   case $near in
     -) UPSTREAM=198.18.0.2:80 CARRIERS["$name"]='' ;;
     onetun) onetun_pair "$name" "$far" && UPSTREAM=127.0.0.1:8080 ;;
-    *) tunnel_pair "$name" "$near" "$far" && UPSTREAM=10.0.0.50:80 ;;
+    *) tunnel_pair "$name" "$near" "$far" "$HTTP_ADDRESS" && UPSTREAM=10.0.0.50:80 ;;
   esac
 }
 

@@ -21,6 +21,9 @@ watched() {
   begin=$(now_ms)
   timeout -k 5 "$seconds" "$@" >"$log" 2>&1 </dev/null &
   pid=$!
+  # A command in the background does not see the terminal's interrupt.
+  # shellcheck disable=SC2064
+  trap "kill $pid 2>/dev/null; exit 130" INT TERM
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     passed=$((($(now_ms) - begin) / 1000))
@@ -32,6 +35,7 @@ watched() {
     fi
   done
   wait "$pid" || rc=$?
+  trap - INT TERM
   [ ! -t 2 ] || printf '\r\033[K' >&2
   [ "$rc" = 0 ] || note "    $what failed (status $rc): see $log"
   return "$rc"
@@ -92,23 +96,21 @@ machine() {
 
 # build_release: sets BIN and BENCH. PORTCULLIS_BIN and PORTCULLIS_BENCH name ready ones.
 build_release() {
-  local target=${CARGO_TARGET_DIR:-$ROOT/target}
+  local target=${CARGO_TARGET_DIR:-$ROOT/target} build=()
   BIN=${PORTCULLIS_BIN:-$target/release/portcullis}
   BENCH=${PORTCULLIS_BENCH:-$target/release/portcullis-bench}
-  [ -z "${PORTCULLIS_BIN:-}" ] || [ -x "$BIN" ] || die "PORTCULLIS_BIN=$BIN is not a program"
-  if [ -z "${PORTCULLIS_BIN:-}" ]; then
+  [ -n "${PORTCULLIS_BIN:-}" ] || build+=(-p portcullis --bin portcullis)
+  [ -n "${PORTCULLIS_BENCH:-}" ] || build+=(-p portcullis-testbed --bin portcullis-bench)
+  if [ "${#build[@]}" -gt 0 ]; then
     need_to_build
     install_needed
     step "building the release (the first time takes five to ten minutes on two cores)"
-    build_one portcullis portcullis
+    watched 3600 "cargo build --release" "$LOGS/build.log" \
+      cargo build --release --locked --manifest-path "$ROOT/Cargo.toml" "${build[@]}" ||
+      die "the release does not build: see $LOGS/build.log"
   fi
-  [ -n "${PORTCULLIS_BENCH:-}" ] || build_one portcullis-testbed portcullis-bench
-}
-
-build_one() {
-  watched 3600 "cargo build --release --bin $2" "$LOGS/build-$2.log" \
-    cargo build --release --locked --manifest-path "$ROOT/Cargo.toml" -p "$1" --bin "$2" ||
-    die "the release does not build: see $LOGS/build-$2.log"
+  [ -x "$BIN" ] || die "PORTCULLIS_BIN=$BIN is not a program"
+  [ -x "$BENCH" ] || die "PORTCULLIS_BENCH=$BENCH is not a program"
 }
 
 # --- the bench's world: namespaces pc-bench-NAME-SIDE, gone when the script ends, however it ends ---
@@ -150,6 +152,7 @@ bench_begin() {
   require_root
   take_lock
   bench_down
+  rm -f "$LOGS"/*pcb-*
   mkdir -p "$RUN" "$LOGS" "$STATE-bench" "$RESULTS"
   chmod 700 "$RUN"
   trap bench_end EXIT

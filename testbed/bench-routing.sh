@@ -69,7 +69,7 @@ routing_up() {
   wait_for 20 "a first packet through $name" in_ns "$a" ping -n -c 1 -W 1 -I "${FROM[$name]}" "${TO[$name]}" || return 1
 }
 
-# tunnel_pair NAME CLIENT_END SERVER_END: WireGuard between pc-bench-NAME-a and -b; 10.0.0.50 is at the server's end.
+# tunnel_pair NAME CLIENT_END SERVER_END [HTTP_ADDRESS]: WireGuard between pc-bench-NAME-a and -b, 10.0.0.50 at the latter.
 tunnel_pair() {
   local name=$1 a=pc-bench-$1-a b=pc-bench-$1-b near=pcb-$1-a far=pcb-$1-b key1 key2 public1
   if [ "$2" = - ]; then
@@ -79,7 +79,7 @@ tunnel_pair() {
   key1=$(wg genkey) key2=$(wg genkey)
   CARRIERS["$name"]="$near $far" TO["$name"]=10.0.0.50
   if [ "$2" = ours ]; then
-    edge_toml "$near" 198.18.0.1 "${HTTP_ADDRESS:-}"
+    edge_toml "$near" 198.18.0.1 "${4:-}"
     our_edge "$near" "$a"
     public1=$(our_tunnel "$(wg pubkey <<<"$key2")" 198.18.0.2:51820)
     FROM["$name"]=$(our_source "$near")
