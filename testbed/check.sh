@@ -5,6 +5,7 @@
 . "$TESTBED/configure.sh"
 . "$TESTBED/checks-paths.sh"
 . "$TESTBED/checks-faults.sh"
+. "$TESTBED/checks-underlay.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

@@ -8,6 +8,10 @@ take_lock
 
 # A crash may leave a pid file that up.sh of this version does not know: every one counts.
 shopt -s nullglob
+for path in "$RUN"/wan-*.pid; do
+  path=$(basename "$path" .pid)
+  "$TESTBED/wan.sh" down "${path#wan-}"
+done
 for file in "$RUN"/*.pid; do
   stop "$(basename "$file" .pid)"
 done
@@ -16,6 +20,10 @@ for ns in "${NAMESPACES[@]}"; do
     ip netns del "$ns" 2>/dev/null || { umount "/run/netns/$ns" 2>/dev/null && rm -f "/run/netns/$ns"; } ||
       note "namespace $ns could not be removed"
   fi
+done
+# Paths of a crash: their kernels are gone with their pid files, or are found by nobody.
+for ns in /run/netns/pc-wan-*; do
+  ip netns del "$(basename "$ns")" 2>/dev/null || true
 done
 rm -f /run/wireguard/pcs1.sock /var/run/wireguard/pcs1.sock
 rm -rf "$STATE" /etc/netns/pc-client

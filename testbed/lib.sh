@@ -146,7 +146,17 @@ need_to_build() {
   command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs) first"
 }
 
+# For wan.sh.
+need_for_path() {
+  need linux.uml user-mode-linux
+  need insmod kmod
+  need ethtool ethtool
+  need tc iproute2
+  need cc build-essential
+}
+
 need_for_world() {
+  need_for_path
   need ip iproute2
   need nft nftables
   need ping iputils-ping

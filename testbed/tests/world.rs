@@ -77,7 +77,7 @@ macro_rules! checks {
         fn every_check_of_the_testbed_is_a_test() {
             let mut tested = vec![$($($check),+),+];
             tested.sort_unstable();
-            let scripts = ["checks-paths.sh", "checks-faults.sh"].map(|file| {
+            let scripts = ["checks-paths.sh", "checks-faults.sh", "checks-underlay.sh"].map(|file| {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
                 std::fs::read_to_string(path).expect("the checks are there")
             });
@@ -119,6 +119,8 @@ checks! {
     a_deleted_record_is_gone_in_100_ms_and_the_other_vnet_loses_nothing: "record_delete";
     a_killed_edge_is_back_whole_in_ten_seconds: "kill_and_recover";
     a_stopped_edge_leaves_nothing_in_the_kernel: "stop_and_start";
+    a_lossy_path_loses_and_delays_what_was_asked_for_and_both_sides_use_bbr: "wan_path";
+    a_peer_that_returns_with_another_address_keeps_its_flows: "roaming";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";
