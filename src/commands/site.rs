@@ -114,7 +114,7 @@ fn spec(config: &config::Site) -> anyhow::Result<Spec> {
                 vnet: VNET,
                 prefix: prefix.trunc(),
             },
-            Route { nexthop },
+            Route::from(nexthop),
         );
     }
     Ok(spec)

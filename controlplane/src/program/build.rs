@@ -41,12 +41,8 @@ pub fn spec(snapshot: &Snapshot) -> Spec {
                 vnet: vnet.number,
                 prefix: *prefix,
             };
-            spec.routes.insert(
-                key,
-                Route {
-                    nexthop: Nexthop::Tunnel(tunnel.number),
-                },
-            );
+            spec.routes
+                .insert(key, Route::from(Nexthop::Tunnel(tunnel.number)));
         }
         let kind = tunnel::Config::WireGuard(wireguard::Config {
             private_key: identity.private_key,

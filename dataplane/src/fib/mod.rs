@@ -1,15 +1,17 @@
-//! Longest-prefix match: destination to next hop, per vnet, and the return table over 100.64.0.0/12.
+//! Routes: destination to group of next hops, per vnet, and the return table over 100.64.0.0/12.
 //!
 //! In: writes by one writer. Out: lock-free look-ups by any worker. State: shared, each leaf atomic;
 //! what a writer took out is reused or freed when no reader that is pinned can still see it.
 
 mod arena;
+pub mod group;
 pub mod lpm;
 mod nexthop;
 pub mod publish;
 pub mod return_table;
+pub mod routes;
 #[cfg(test)]
 mod under_readers;
 
-pub use nexthop::Nexthop;
+pub use nexthop::{NEXTHOPS_MAX, Nexthop, Nexthops, NexthopsError, Weighted};
 pub use publish::{Guard, pin};

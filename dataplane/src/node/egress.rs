@@ -7,6 +7,7 @@ use crate::fib::Nexthop;
 use crate::id::VnetId;
 use crate::packet::{Offload, Segments};
 use crate::source;
+use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
@@ -29,7 +30,7 @@ impl Node {
         let vnet = self.vnet_of_overlay(inner.src)?;
         let guard = Self::pin();
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
-        let tunnel = match tables.route(inner.dst, &guard) {
+        let tunnel = match tables.route(inner.dst, || flow::hash(&inner), &guard) {
             Some(Nexthop::Tunnel(tunnel)) => tunnel,
             Some(Nexthop::Local) => return Err(DropReason::RouteLoops),
             None => {

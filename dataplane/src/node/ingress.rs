@@ -8,6 +8,7 @@ use crate::id::{TunnelId, VnetId};
 use crate::program::VnetTables;
 use crate::source;
 use crate::tunnel::Decap;
+use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
@@ -63,7 +64,7 @@ impl Node {
         let guard = Self::pin();
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, inner.src, &guard)?;
-        let verdict = self.verdict(tables, vnet, inner.dst, &guard)?;
+        let verdict = self.verdict(tables, vnet, &inner, &guard)?;
         let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         link.rx.add(len);
         match verdict {
@@ -81,15 +82,15 @@ impl Node {
         &self,
         tables: &VnetTables,
         vnet: VnetId,
-        destination: IpAddr,
+        inner: &Inner,
         guard: &Guard,
     ) -> Result<Verdict, DropReason> {
         let is_edge = self.config.role == Role::Edge;
-        if is_edge && source::is_source(destination) {
-            self.check_return(vnet, destination)?;
+        if is_edge && source::is_source(inner.dst) {
+            self.check_return(vnet, inner.dst)?;
             return Ok(Verdict::Deliver);
         }
-        Ok(match tables.route(destination, guard) {
+        Ok(match tables.route(inner.dst, || flow::hash(inner), guard) {
             Some(Nexthop::Tunnel(to)) => Verdict::Forward(to),
             // An edge has no network of its own behind it: its own services are not for tunnels.
             Some(Nexthop::Local) if is_edge => Verdict::NoRoute,
@@ -149,17 +150,17 @@ impl Node {
     }
 }
 
-/// AllowedIPs by longest match over the vnet, and the way back, must both name the tunnel.
+/// AllowedIPs by longest match over the vnet, and the way back, must both lead to the tunnel.
 fn check_source(
     tables: &VnetTables,
     tunnel: TunnelId,
     source: IpAddr,
     guard: &Guard,
 ) -> Result<(), DropReason> {
-    if tables.allowed(source, guard) != Some(tunnel) {
+    if !tables.is_allowed(source, tunnel, guard) {
         return Err(DropReason::SourceNotAllowed);
     }
-    if tables.route(source, guard) != Some(Nexthop::Tunnel(tunnel)) {
+    if !tables.leads_to(source, tunnel, guard) {
         return Err(DropReason::SourceNotRouted);
     }
     Ok(())

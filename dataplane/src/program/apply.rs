@@ -15,7 +15,7 @@ use super::tables::Tables;
 use super::vnet::VnetWriter;
 use super::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};
 use crate::fib::return_table::{self, Owner};
-use crate::fib::{Nexthop, lpm};
+use crate::fib::{Nexthop, Nexthops, lpm, routes};
 use crate::id::{NodeId, TunnelId, VnetId, WorkerId};
 use crate::source::{Leases, NoAddressLeft, RANGE_V4, RANGE_V6, Slice};
 
@@ -86,7 +86,7 @@ enum Refusal {
     #[error(transparent)]
     Address(#[from] NoAddressLeft),
     #[error(transparent)]
-    Full(#[from] lpm::Full),
+    Full(#[from] routes::Full),
 }
 
 /// One run of [`Programmer::apply`].
@@ -146,6 +146,7 @@ impl Programmer {
             .changes
             .iter()
             .partition(|change| redirects.contains(&change.key()));
+        self.redirect(&first);
         for change in first.into_iter().chain(then) {
             match self.change(change, &mut run) {
                 Ok(()) => run.rejected.remove(&change.key()),
@@ -178,10 +179,10 @@ impl Programmer {
             .iter()
             .filter(|change| match change {
                 Change::PutRoute(key, route) => {
-                    let is_tunnel_touched = match route.nexthop {
-                        Nexthop::Tunnel(id) => changes.contains_key(&Key::Tunnel(id)),
-                        Nexthop::Local => false,
-                    };
+                    let is_tunnel_touched = route.nexthops.iter().any(|member| {
+                        matches!(member.nexthop,
+                            Nexthop::Tunnel(id) if changes.contains_key(&Key::Tunnel(id)))
+                    });
                     self.spec.routes.contains_key(key)
                         && changes[&change.key()] == 1
                         && !changes.contains_key(&Key::Vnet(key.vnet))
@@ -196,6 +197,23 @@ impl Programmer {
             })
             .map(Change::key)
             .collect()
+    }
+
+    /// Where all routes of a group move alike, one store per bucket moves them at once; what is
+    /// left, and the books, follow route by route.
+    fn redirect(&mut self, changes: &[&Change]) {
+        let mut moves: BTreeMap<VnetId, Vec<(IpNet, &Nexthops)>> = BTreeMap::new();
+        for change in changes {
+            if let Change::PutRoute(key, route) = change {
+                let moves = moves.entry(key.vnet).or_default();
+                moves.push((key.prefix, &route.nexthops));
+            }
+        }
+        for (vnet, moves) in moves {
+            if let Some(vnet) = self.vnets.get_mut(&vnet) {
+                vnet.routes.redirect(moves.into_iter());
+            }
+        }
     }
 
     fn change(&mut self, change: &Change, run: &mut Run<'_>) -> Result<(), Refusal> {
@@ -321,17 +339,27 @@ impl Programmer {
         Ok(())
     }
 
-    /// Takes a tunnel away. Routes that still lead to it go too, but for those that this run gives
-    /// another next hop: until then the worker drops their packets, it has no such tunnel.
+    /// Takes a tunnel away. Routes with other tunnels go on over those. Routes that lead to it alone
+    /// go too, but for those that this run gives another next hop: until then the worker drops
+    /// their packets, it has no such tunnel.
     fn delete_tunnel(&mut self, id: TunnelId, run: &mut Run<'_>) -> Result<(), Refusal> {
         let Some(tunnel) = self.spec.tunnels.remove(&id) else {
             return Ok(());
         };
+        let gone = Nexthop::Tunnel(id);
+        if let Some(vnet) = self.vnets.get_mut(&tunnel.vnet) {
+            vnet.routes.withdraw(gone);
+        }
         let comes_back = run.puts.contains(&Key::Tunnel(id));
         let routes = self.spec.routes.iter();
-        let dangling = routes.filter(|(_, route)| route.nexthop == Nexthop::Tunnel(id));
-        for key in dangling.map(|(key, _)| *key).collect::<Vec<_>>() {
-            if comes_back || !run.puts.contains(&Key::Route(key)) {
+        let dangling = routes.filter(|(_, route)| route.nexthops.contains(gone));
+        let dangling: Vec<_> = dangling
+            .map(|(key, route)| (*key, route.nexthops.without(gone)))
+            .collect();
+        for (key, others) in dangling {
+            if let Some(nexthops) = others {
+                self.spec.routes.insert(key, Route { nexthops });
+            } else if comes_back || !run.puts.contains(&Key::Route(key)) {
                 self.delete_route(&key);
             } else {
                 run.kept.push(key);
@@ -340,7 +368,7 @@ impl Programmer {
                 .insert(Key::Route(key), Refusal::TunnelGone(id));
         }
         if let Some(vnet) = self.vnets.get_mut(&tunnel.vnet) {
-            vnet.allow(id, &[]).expect("allowing less takes no room");
+            vnet.allow(id, &[]).expect("allowing nothing takes no room");
         }
         (run.tell)(TunnelChange::Delete(id)).map_err(Refusal::Worker)
     }
@@ -351,8 +379,8 @@ impl Programmer {
             .vnets
             .get_mut(&key.vnet)
             .ok_or(Refusal::NoVnet(key.vnet))?;
-        vnet.routes.insert(key.prefix, route.nexthop)?;
-        self.spec.routes.insert(*key, *route);
+        vnet.routes.insert(key.prefix, &route.nexthops)?;
+        self.spec.routes.insert(*key, route.clone());
         Ok(())
     }
 
@@ -366,14 +394,19 @@ impl Programmer {
         if self.is_reserved(&key.prefix) {
             return Err(Refusal::Reserved(key.prefix));
         }
-        match route.nexthop {
+        route
+            .nexthops
+            .iter()
+            .try_for_each(|member| self.check_nexthop(key.vnet, member.nexthop))
+    }
+
+    fn check_nexthop(&self, vnet: VnetId, nexthop: Nexthop) -> Result<(), Refusal> {
+        match nexthop {
             Nexthop::Local if self.leases.is_some() => Err(Refusal::LocalOnEdge),
             Nexthop::Local => Ok(()),
             Nexthop::Tunnel(id) => match self.spec.tunnels.get(&id) {
                 None => Err(Refusal::NoTunnel(id)),
-                Some(tunnel) if tunnel.vnet != key.vnet => {
-                    Err(Refusal::ForeignTunnel(id, tunnel.vnet))
-                }
+                Some(tunnel) if tunnel.vnet != vnet => Err(Refusal::ForeignTunnel(id, tunnel.vnet)),
                 Some(_) => Ok(()),
             },
         }
@@ -388,7 +421,7 @@ impl Programmer {
 
     /// Takes out a route whose tunnel went in this run and that got no other.
     fn delete_dangling(&mut self, key: &RouteKey) {
-        let known = self.spec.routes.get(key).copied();
+        let known = self.spec.routes.get(key).cloned();
         if known.is_some_and(|known| self.check_route(key, &known).is_err()) {
             self.delete_route(key);
         }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::fib::{Nexthop, pin};
+use crate::fib::{Nexthop, Nexthops, Weighted, pin};
 use crate::id::{NodeId, TunnelId, VnetId, WorkerId};
 use crate::source::Slice;
 use crate::tunnel;
@@ -65,8 +65,17 @@ fn tunnel(vnet: u16, allowed: &[&str]) -> Tunnel {
 }
 
 fn to(tunnel: u32) -> Route {
+    Route::from(Nexthop::Tunnel(TunnelId(tunnel)))
+}
+
+/// A route over several tunnels of equal weight.
+fn over(tunnels: &[u32]) -> Route {
+    let members = tunnels.iter().map(|id| Weighted {
+        nexthop: Nexthop::Tunnel(TunnelId(*id)),
+        weight: 1,
+    });
     Route {
-        nexthop: Nexthop::Tunnel(TunnelId(tunnel)),
+        nexthops: Nexthops::new(members.collect()).unwrap(),
     }
 }
 
@@ -93,7 +102,7 @@ fn spec(vnets: &[u16], tunnels: &[(u32, Tunnel)], routes: &[(RouteKey, Route)]) 
             .iter()
             .map(|(id, t)| (TunnelId(*id), t.clone()))
             .collect(),
-        routes: routes.iter().copied().collect(),
+        routes: routes.iter().cloned().collect(),
     }
 }
 
@@ -122,19 +131,17 @@ fn specs() -> impl Strategy<Value = Spec> {
             mtu,
             ..tunnel(vnet, &allowed)
         });
-    let nexthop = prop_oneof![
-        9 => (1_u32..7).prop_map(|id| Nexthop::Tunnel(TunnelId(id))),
-        1 => Just(Nexthop::Local),
+    let route = prop_oneof![
+        9 => (1_u32..7).prop_map(to),
+        9 => btree_set(1_u32..7, 2..4)
+            .prop_map(|tunnels| over(&tunnels.into_iter().collect::<Vec<_>>())),
+        1 => Just(Route::from(Nexthop::Local)),
     ];
     let route_key = (VNETS, select(prefixes)).prop_map(|(vnet, prefix)| key(vnet, prefix));
     (
         btree_map(VNETS.prop_map(VnetId), name, 1..5),
         btree_map((1_u32..7).prop_map(TunnelId), tunnel, 0..6),
-        btree_map(
-            route_key,
-            nexthop.prop_map(|nexthop| Route { nexthop }),
-            0..24,
-        ),
+        btree_map(route_key, route, 0..24),
     )
         .prop_map(|(vnets, tunnels, routes)| Spec {
             revision: 0,
@@ -166,20 +173,20 @@ fn accepted(before: &Spec, target: &Spec) -> Spec {
         }
     }
     for (key, wanted) in &target.routes {
-        let candidates = [Some(wanted), before.routes.get(key)];
-        let mut candidates = candidates.into_iter().flatten();
-        let fine = candidates.find(|route| match route.nexthop {
+        let is_fine = |member: &Weighted| match member.nexthop {
             Nexthop::Local => false,
             Nexthop::Tunnel(id) => {
-                !is_reserved(&key.prefix)
-                    && spec
-                        .tunnels
-                        .get(&id)
-                        .is_some_and(|tunnel| tunnel.vnet == key.vnet)
+                let tunnel = spec.tunnels.get(&id);
+                !is_reserved(&key.prefix) && tunnel.is_some_and(|tunnel| tunnel.vnet == key.vnet)
             }
-        });
-        if let Some(fine) = fine {
-            spec.routes.insert(*key, *fine);
+        };
+        let is_wanted_fine = wanted.nexthops.iter().all(|member| is_fine(&member));
+        let former = before.routes.get(key);
+        // A former route goes on over those of its tunnels that stay.
+        let candidate = if is_wanted_fine { Some(wanted) } else { former };
+        let members = candidate.map(|route| route.nexthops.iter().filter(is_fine).collect());
+        if let Some(nexthops) = members.and_then(|members| Nexthops::new(members).ok()) {
+            spec.routes.insert(*key, Route { nexthops });
         }
     }
     spec
@@ -197,12 +204,29 @@ fn longest<T>(rows: impl Iterator<Item = (IpNet, T)>, address: IpAddr) -> Option
         return None;
     }
     rows.filter(|(prefix, _)| prefix.contains(&address))
-        // `max_by_key` gives the last of equals; the first, with the lowest number, is wanted.
-        .fold(None, |best: Option<(IpNet, T)>, row| match best {
-            Some(best) if best.0.prefix_len() >= row.0.prefix_len() => Some(best),
-            _ => Some(row),
-        })
+        .max_by_key(|(prefix, _)| prefix.prefix_len())
         .map(|(_, value)| value)
+}
+
+fn ids() -> impl Iterator<Item = TunnelId> {
+    (1..7).map(TunnelId)
+}
+
+fn id_of(member: Weighted) -> TunnelId {
+    match member.nexthop {
+        Nexthop::Tunnel(id) => id,
+        Nexthop::Local => panic!("an edge has no network of its own"),
+    }
+}
+
+/// The tunnels that flows of all buckets take.
+fn routed_by_hash(vnet: &VnetTables, probe: IpAddr) -> BTreeSet<TunnelId> {
+    let guard = pin();
+    let flows = (0..=u8::MAX).map(|n| u32::from(n) << 24);
+    flows
+        .filter_map(|flow| vnet.route(probe, || flow, &guard))
+        .map(|nexthop| id_of(Weighted { nexthop, weight: 1 }))
+        .collect()
 }
 
 fn assert_tables_say(tables: &Tables, spec: &Spec) {
@@ -227,22 +251,33 @@ fn assert_tables_say(tables: &Tables, spec: &Spec) {
         }
         for probe in PROBES.map(ip) {
             let routes = spec.routes.iter().filter(|(key, _)| key.vnet == vnet);
-            let route = longest(
-                routes.map(|(key, route)| (key.prefix, route.nexthop)),
+            let expected: BTreeSet<_> = longest(
+                routes.map(|(key, route)| (key.prefix, route.nexthops.iter().map(id_of).collect())),
                 probe,
-            );
-            assert_eq!(tables.route(vnet, probe), route, "{vnet} {probe}");
+            )
+            .unwrap_or_default();
+            let (routed, hashed) = found.map_or_else(Default::default, |v| {
+                let is_routed = |id: &TunnelId| v.leads_to(probe, *id, &guard);
+                (
+                    ids().filter(is_routed).collect::<BTreeSet<_>>(),
+                    routed_by_hash(v, probe),
+                )
+            });
+            assert_eq!(routed, expected, "{vnet} {probe}");
+            assert_eq!(hashed, expected, "{vnet} {probe}");
             let tunnels = spec
                 .tunnels
                 .iter()
                 .filter(|(_, tunnel)| tunnel.vnet == vnet);
-            let rows = tunnels.flat_map(|(id, t)| t.allowed.iter().map(|prefix| (*prefix, *id)));
-            let allowed = longest(rows, probe);
-            assert_eq!(
-                found.and_then(|v| v.allowed(probe, &guard)),
-                allowed,
-                "{vnet} {probe}"
-            );
+            let mut claims: BTreeMap<IpNet, BTreeSet<TunnelId>> = BTreeMap::new();
+            for (id, prefix) in tunnels.flat_map(|(id, t)| t.allowed.iter().map(move |p| (id, p))) {
+                claims.entry(*prefix).or_default().insert(*id);
+            }
+            let expected = longest(claims.into_iter(), probe).unwrap_or_default();
+            let is_allowed =
+                |id: &TunnelId| found.is_some_and(|v| v.is_allowed(probe, *id, &guard));
+            let allowed: BTreeSet<_> = ids().filter(is_allowed).collect();
+            assert_eq!(allowed, expected, "{vnet} {probe}");
         }
     }
     let all = (0..=u8::MAX).map(|host| Ipv4Addr::new(100, 64, 0, host));
@@ -262,11 +297,17 @@ fn assert_isolated(tables: &Tables, worker: &BTreeMap<TunnelId, Tunnel>) {
         };
         for probe in PROBES.map(ip) {
             let foreign = |id| worker.get(&id).is_some_and(|tunnel| tunnel.vnet != vnet);
-            if let Some(Nexthop::Tunnel(id)) = found.route(probe, &guard) {
-                assert!(!foreign(id), "{vnet} routes {probe} into a foreign {id}");
+            for id in ids().filter(|id| foreign(*id)) {
+                let is_routed = found.leads_to(probe, id, &guard);
+                assert!(!is_routed, "{vnet} routes {probe} into a foreign {id}");
+                let is_allowed = found.is_allowed(probe, id, &guard);
+                assert!(!is_allowed, "{vnet} accepts {probe} from a foreign {id}");
             }
-            if let Some(id) = found.allowed(probe, &guard) {
-                assert!(!foreign(id), "{vnet} accepts {probe} from a foreign {id}");
+            for id in routed_by_hash(found, probe) {
+                assert!(
+                    !foreign(id),
+                    "{vnet} sends flows to {probe} into a foreign {id}"
+                );
             }
         }
     }
@@ -331,8 +372,58 @@ fn a_route_into_a_tunnel_of_another_vnet_is_refused_and_the_rest_goes_on() {
     assert_eq!(tables.route(VnetId(1), ip("10.0.0.50")), None);
     assert_eq!(
         tables.route(VnetId(2), ip("10.0.0.50")),
-        Some(to(2).nexthop)
+        to(2).nexthops.single()
     );
+}
+
+#[test]
+fn a_tunnel_of_another_vnet_enters_no_group() {
+    let mut programmer = edge();
+    let prefix = key(1, "10.0.0.0/8");
+    let tunnels = [
+        (1, tunnel(1, &[])),
+        (2, tunnel(1, &[])),
+        (3, tunnel(2, &[])),
+    ];
+    // Slipped in among good ones, at first and by a change of a group that is in use.
+    let bad = spec(&[1, 2], &tunnels, &[(prefix, over(&[1, 2, 3]))]);
+    let good = spec(&[1, 2], &tunnels, &[(prefix, over(&[1, 2]))]);
+    let reason =
+        "tunnel3 belongs to vnet2, and packets never cross from one virtual network into another";
+    let tunnels_of = |programmer: &Programmer| {
+        let guard = pin();
+        let vnet = programmer.tables().vnet(VnetId(1), &guard).unwrap();
+        let mut found = routed_by_hash(vnet, ip("10.0.0.50"));
+        found.extend(ids().filter(|id| vnet.leads_to(ip("10.0.0.50"), *id, &guard)));
+        found
+    };
+    assert_eq!(go(&mut programmer, &bad)[&Key::Route(prefix)], reason);
+    assert!(tunnels_of(&programmer).is_empty());
+    assert!(go(&mut programmer, &good).is_empty());
+    assert_eq!(go(&mut programmer, &bad)[&Key::Route(prefix)], reason);
+    assert_eq!(
+        tunnels_of(&programmer),
+        BTreeSet::from([TunnelId(1), TunnelId(2)])
+    );
+    // A member that moves to another vnet is out of the group before its worker hears of it.
+    let moved = [
+        (1, tunnel(1, &[])),
+        (2, tunnel(2, &[])),
+        (3, tunnel(2, &[])),
+    ];
+    let delta = programmer
+        .spec()
+        .diff(&spec(&[1, 2], &moved, &[(prefix, over(&[1, 2]))]));
+    let tables = programmer.tables().clone();
+    let applied = programmer.apply(&delta, &mut |_| {
+        let guard = pin();
+        let vnet = tables.vnet(VnetId(1), &guard).unwrap();
+        assert!(!vnet.leads_to(ip("10.0.0.50"), TunnelId(2), &guard));
+        Ok(())
+    });
+    assert_eq!(applied.rejected.len(), 1);
+    assert_eq!(tunnels_of(&programmer), BTreeSet::from([TunnelId(1)]));
+    assert_eq!(programmer.spec().routes[&prefix], to(1));
 }
 
 #[test]
@@ -358,8 +449,8 @@ fn what_the_worker_refuses_enters_no_table_and_its_routes_are_refused() {
     assert_eq!(applied.rejected, expected);
     let guard = pin();
     let vnet = programmer.tables().vnet(VnetId(1), &guard).unwrap();
-    assert_eq!(vnet.allowed(ip("10.0.0.50"), &guard), None);
-    assert_eq!(vnet.route(ip("10.0.0.50"), &guard), None);
+    assert!(!vnet.is_allowed(ip("10.0.0.50"), TunnelId(1), &guard));
+    assert!(!vnet.leads_to(ip("10.0.0.50"), TunnelId(1), &guard));
     // The next delta tries again.
     assert!(go(&mut programmer, &target).is_empty());
     assert_eq!(programmer.spec(), &target);
@@ -380,8 +471,8 @@ fn a_tunnel_leaves_the_tables_before_and_enters_them_after_the_worker_is_told() 
         programmer.apply(&delta, &mut |_| {
             let guard = pin();
             let vnet = tables.vnet(VnetId(1), &guard).unwrap();
-            assert_eq!(vnet.allowed(ip("10.0.0.50"), &guard), None);
-            assert_eq!(vnet.route(ip("10.0.0.50"), &guard), None);
+            assert!(!vnet.is_allowed(ip("10.0.0.50"), TunnelId(1), &guard));
+            assert!(!vnet.leads_to(ip("10.0.0.50"), TunnelId(1), &guard));
             told += 1;
             Ok(())
         });
@@ -408,12 +499,12 @@ fn a_route_that_moves_off_a_deleted_tunnel_is_never_missing() {
         let delta = programmer.spec().diff(&target);
         let applied = programmer.apply(&delta, &mut |change| {
             if let TunnelChange::Delete(_) = change {
-                assert_eq!(look(), Some(nexthop_at_deletion.nexthop));
+                assert_eq!(look(), nexthop_at_deletion.nexthops.single());
             }
             Ok(())
         });
         assert_eq!(applied.rejected, []);
-        assert_eq!(look(), Some(to(id).nexthop));
+        assert_eq!(look(), to(id).nexthops.single());
     }
 }
 
@@ -442,9 +533,7 @@ fn changes_in_a_senseless_order_leave_no_route_to_a_tunnel_that_is_gone() {
 #[test]
 fn a_site_routes_the_source_range_and_delivers_its_own_network() {
     let mut programmer = Programmer::new(None, NodeId(0));
-    let local = Route {
-        nexthop: Nexthop::Local,
-    };
+    let local = Route::from(Nexthop::Local);
     let target = spec(
         &[1],
         &[(1, tunnel(1, &["100.64.0.0/12"]))],
@@ -456,8 +545,9 @@ fn a_site_routes_the_source_range_and_delivers_its_own_network() {
     assert!(go(&mut programmer, &target).is_empty());
     let guard = pin();
     let vnet = programmer.tables().vnet(VnetId(1), &guard).unwrap();
-    assert_eq!(vnet.route(ip("100.64.0.2"), &guard), Some(to(1).nexthop));
-    assert_eq!(vnet.allowed(ip("100.64.0.2"), &guard), Some(TunnelId(1)));
-    assert_eq!(vnet.route(ip("10.0.0.50"), &guard), Some(Nexthop::Local));
+    let route = |to| vnet.route(ip(to), || 0, &guard);
+    assert_eq!(route("100.64.0.2"), to(1).nexthops.single());
+    assert!(vnet.is_allowed(ip("100.64.0.2"), TunnelId(1), &guard));
+    assert_eq!(route("10.0.0.50"), Some(Nexthop::Local));
     assert!(programmer.source_rows().is_empty());
 }

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
 use super::apply::Programmer;
-use crate::fib::Nexthop;
+use crate::fib::Nexthops;
 use crate::fib::return_table::Owner;
 use crate::id::VnetId;
 use crate::source::to_v6;
@@ -20,8 +20,9 @@ pub struct FibRow {
     pub vnet_name: String,
     /// The prefix.
     pub prefix: IpNet,
-    /// Where it leads.
-    pub nexthop: Nexthop,
+    /// Where it leads: a next hop, or a list of several with their weights.
+    #[serde(rename = "nexthop")]
+    pub nexthops: Nexthops,
 }
 
 /// One prefix of the return table.
@@ -53,11 +54,11 @@ impl Programmer {
         self.vnets
             .iter()
             .flat_map(|(vnet, writer)| {
-                writer.routes.iter().map(|(prefix, nexthop)| FibRow {
+                writer.routes.iter().map(|(prefix, nexthops)| FibRow {
                     vnet: *vnet,
                     vnet_name: self.name(*vnet),
                     prefix,
-                    nexthop,
+                    nexthops: nexthops.clone(),
                 })
             })
             .collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::fib::Nexthop;
+use crate::fib::{Nexthop, Nexthops};
 use crate::id::{TunnelId, VnetId};
 use crate::tunnel;
 
@@ -39,7 +39,8 @@ pub struct Tunnel {
     /// Largest inner packet in bytes (576..=9000).
     pub mtu: u16,
     /// AllowedIPs: inner sources that may come out of this tunnel. Looked up by longest match over
-    /// all tunnels of the vnet, so a more specific prefix of another tunnel takes its part away.
+    /// all tunnels of the vnet, so a more specific prefix of another tunnel takes its part away;
+    /// tunnels that allow the same prefix share it.
     pub allowed: Vec<IpNet>,
     /// What the tunnel is made of.
     pub kind: tunnel::Config,
@@ -55,10 +56,19 @@ pub struct RouteKey {
 }
 
 /// Where packets for a prefix go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// The one next hop. Groups of several come with ECMP.
-    pub nexthop: Nexthop,
+    /// One next hop, or several tunnels that share the flows by weight.
+    #[serde(rename = "nexthop")]
+    pub nexthops: Nexthops,
+}
+
+impl From<Nexthop> for Route {
+    fn from(nexthop: Nexthop) -> Self {
+        Self {
+            nexthops: nexthop.into(),
+        }
+    }
 }
 
 /// One step from one [`Spec`] to another.
@@ -123,7 +133,7 @@ impl Spec {
         changes.extend(new(&self.vnets, &to.vnets).map(|(k, v)| Change::PutVnet(*k, v.clone())));
         changes
             .extend(new(&self.tunnels, &to.tunnels).map(|(k, v)| Change::PutTunnel(*k, v.clone())));
-        changes.extend(new(&self.routes, &to.routes).map(|(k, v)| Change::PutRoute(*k, *v)));
+        changes.extend(new(&self.routes, &to.routes).map(|(k, v)| Change::PutRoute(*k, v.clone())));
         Delta {
             revision: to.revision,
             changes,

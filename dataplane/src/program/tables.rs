@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use crate::fib::group::Group;
 use crate::fib::publish::Published;
 use crate::fib::return_table::ReturnTable;
-use crate::fib::{Guard, Nexthop, lpm, pin};
+use crate::fib::routes::Routes;
+use crate::fib::{Guard, Nexthop, pin};
 use crate::id::{TunnelId, VnetId};
 use crate::source::{Sources, is_source};
 
@@ -40,11 +42,11 @@ impl Tables {
         self.pages[page].get()?[index].load(guard)
     }
 
-    /// Where `vnet` routes `destination` to. Pins for this one look-up: for the proxy, not for
-    /// batches of packets.
+    /// Where `vnet` routes `destination` to; of several next hops, one. Pins for this one look-up:
+    /// for the proxy, not for batches of packets.
     pub fn route(&self, vnet: VnetId, destination: IpAddr) -> Option<Nexthop> {
         let guard = pin();
-        self.vnet(vnet, &guard)?.route(destination, &guard)
+        self.vnet(vnet, &guard)?.route(destination, || 0, &guard)
     }
 
     pub(super) fn publish(&self, vnet: VnetId, tables: Option<VnetTables>) {
@@ -69,27 +71,50 @@ pub struct VnetTables {
     /// Whether no private network may own an address of the source range: so on an edge. On a site
     /// the range lies behind the tunnel.
     pub(super) is_range_reserved: bool,
-    pub(super) routes: Arc<lpm::Table<Nexthop>>,
-    pub(super) allowed: Arc<lpm::Table<TunnelId>>,
+    pub(super) routes: Arc<Routes>,
+    pub(super) allowed: Arc<Routes>,
 }
 
 impl VnetTables {
-    /// Where packets to `destination` go. On an edge a source address is never routed into a
-    /// tunnel, not even by 0.0.0.0/0.
-    pub fn route(&self, destination: IpAddr, guard: &Guard) -> Option<Nexthop> {
-        if self.is_range_reserved && is_source(destination) {
-            return None;
-        }
-        self.routes.lookup(destination, guard)
+    /// Where a packet to `destination` goes. Of several next hops its flow decides
+    /// ([`crate::wire::flow::hash`]), which is asked for only then. On an edge a source address is
+    /// never routed into a tunnel, not even by 0.0.0.0/0.
+    #[inline]
+    pub fn route(
+        &self,
+        destination: IpAddr,
+        flow: impl FnOnce() -> u32,
+        guard: &Guard,
+    ) -> Option<Nexthop> {
+        let group = self.lookup(&self.routes, destination, guard)?;
+        Some(group.nexthop(flow))
     }
 
-    /// The only tunnel that packets from `source` may come out of. On an edge none for a source
+    /// Whether `tunnel` is a way to `address`, the only or one of several.
+    #[inline]
+    pub fn leads_to(&self, address: IpAddr, tunnel: TunnelId, guard: &Guard) -> bool {
+        self.lookup(&self.routes, address, guard)
+            .is_some_and(|group| group.contains(Nexthop::Tunnel(tunnel)))
+    }
+
+    /// Whether packets from `source` may come out of `tunnel`. On an edge none from a source
     /// address, not even by 0.0.0.0/0.
-    pub fn allowed(&self, source: IpAddr, guard: &Guard) -> Option<TunnelId> {
-        if self.is_range_reserved && is_source(source) {
+    #[inline]
+    pub fn is_allowed(&self, source: IpAddr, tunnel: TunnelId, guard: &Guard) -> bool {
+        self.lookup(&self.allowed, source, guard)
+            .is_some_and(|group| group.contains(Nexthop::Tunnel(tunnel)))
+    }
+
+    fn lookup<'g>(
+        &self,
+        table: &'g Routes,
+        address: IpAddr,
+        guard: &'g Guard,
+    ) -> Option<Group<'g>> {
+        if self.is_range_reserved && is_source(address) {
             return None;
         }
-        self.allowed.lookup(source, guard)
+        table.lookup(address, guard)
     }
 
     /// The customer's name for the vnet.

@@ -2,21 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
-use tracing::warn;
-
 use super::tables::VnetTables;
-use crate::fib::lpm::Full;
-use crate::fib::{Nexthop, lpm};
+use crate::fib::routes::{self, Full};
+use crate::fib::{NEXTHOPS_MAX, Nexthop, Nexthops, Weighted};
 use crate::id::TunnelId;
+use ipnet::IpNet;
 
 /// Writers of the tables of one vnet.
 #[derive(Debug, Default)]
 pub(super) struct VnetWriter {
-    pub(super) routes: lpm::Writer<Nexthop>,
-    allowed: lpm::Writer<TunnelId>,
-    /// Tunnels that allow the same prefix. The lowest number has it, whatever came first, so that
-    /// the tables depend on the spec alone.
+    pub(super) routes: routes::Writer,
+    allowed: routes::Writer,
+    /// Tunnels that allow the same prefix share it; when there are more than [`NEXTHOPS_MAX`], the
+    /// lowest numbers, whatever came first, so that the tables depend on the spec alone.
     claims: BTreeMap<IpNet, BTreeSet<TunnelId>>,
 }
 
@@ -61,15 +59,10 @@ impl VnetWriter {
     }
 
     fn claim(&mut self, prefix: IpNet, tunnel: TunnelId) -> Result<(), Full> {
-        let others = self.claims.get(&prefix);
-        let owner = others
-            .and_then(BTreeSet::first)
-            .map_or(tunnel, |first| *first.min(&tunnel));
-        if others.is_some() {
-            warn!(%prefix, %tunnel, %owner, "a prefix is allowed for several tunnels: one has it");
-        }
-        self.allowed.insert(prefix, owner)?;
-        self.claims.entry(prefix).or_default().insert(tunnel);
+        let mut tunnels = self.claims.get(&prefix).cloned().unwrap_or_default();
+        tunnels.insert(tunnel);
+        self.allowed.insert(prefix, &sharers(&tunnels))?;
+        self.claims.insert(prefix, tunnels);
         Ok(())
     }
 
@@ -78,13 +71,25 @@ impl VnetWriter {
             return;
         };
         tunnels.remove(&tunnel);
-        if let Some(first) = tunnels.first() {
-            self.allowed
-                .insert(prefix, *first)
-                .expect("a prefix that is there only changes its value");
-        } else {
+        if tunnels.is_empty() {
             self.claims.remove(&prefix);
+            self.allowed.remove(prefix);
+            return;
+        }
+        // Without room for another set of tunnels the prefix is nobody's, never somebody's who lost
+        // it.
+        let sharers = sharers(tunnels);
+        if self.allowed.insert(prefix, &sharers).is_err() {
             self.allowed.remove(prefix);
         }
     }
+}
+
+/// The tunnels that share a prefix, of which there is at least one.
+fn sharers(tunnels: &BTreeSet<TunnelId>) -> Nexthops {
+    let sharers = tunnels.iter().take(NEXTHOPS_MAX).map(|tunnel| Weighted {
+        nexthop: Nexthop::Tunnel(*tunnel),
+        weight: 1,
+    });
+    Nexthops::new(sharers.collect()).expect("a few different tunnels make a group")
 }

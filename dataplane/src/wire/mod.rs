@@ -1,8 +1,10 @@
 //! Header codecs that etherparse does not have in one pass, and checksums.
 //!
-//! In: bytes from a TUN or out of a tunnel. Out: typed facts, rewritten fields, ICMP errors.
+//! In: bytes from a TUN or out of a tunnel. Out: typed facts, flow hashes, rewritten fields, ICMP
+//! errors.
 //! No state; nothing here allocates, and no input makes it panic.
 
 pub mod checksum;
+pub mod flow;
 pub mod icmp;
 pub mod ip;

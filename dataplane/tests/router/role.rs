@@ -116,7 +116,7 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
             keepalive: None,
         }),
     };
-    let route = |prefix, nexthop| (RouteKey { vnet: VNET, prefix }, Route { nexthop });
+    let route = |prefix, nexthop| (RouteKey { vnet: VNET, prefix }, Route::from(nexthop));
     let mut spec = Spec {
         revision: 1,
         ..Spec::default()

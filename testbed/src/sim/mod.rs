@@ -251,9 +251,7 @@ fn extend(
         id,
         wireguard_tunnel(vnet, vec![prefix], (ours, peer), endpoint),
     );
-    let route = Route {
-        nexthop: Nexthop::Tunnel(id),
-    };
+    let route = Route::from(Nexthop::Tunnel(id));
     spec.routes.insert(RouteKey { vnet, prefix }, route);
 }
 
@@ -310,7 +308,7 @@ fn site(number: u16, edge: SocketAddr, peer: wireguard::PublicKey, now: Instant)
     ];
     for (prefix, nexthop) in routes {
         spec.routes
-            .insert(RouteKey { vnet, prefix }, Route { nexthop });
+            .insert(RouteKey { vnet, prefix }, Route::from(nexthop));
     }
     let [high, low] = number.to_be_bytes();
     let role = Role::Site {

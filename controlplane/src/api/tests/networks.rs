@@ -170,7 +170,7 @@ async fn two_vnets_with_the_same_prefixes_give_disjoint_specs() {
         (2, 2, 2)
     );
     for (key, route) in &spec.routes {
-        let dataplane::fib::Nexthop::Tunnel(tunnel) = route.nexthop else {
+        let Some(dataplane::fib::Nexthop::Tunnel(tunnel)) = route.nexthops.single() else {
             panic!("{route:?}");
         };
         assert_eq!(spec.tunnels[&tunnel].vnet, key.vnet);

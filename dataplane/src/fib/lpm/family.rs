@@ -78,6 +78,10 @@ impl<K: Key> Rib<K> {
             .map(|((key, len), word)| (*key, *len, *word))
     }
 
+    pub(super) fn get(&self, key: K, len: u8) -> Option<u32> {
+        self.prefixes.get(&(key, len)).copied()
+    }
+
     pub(super) fn insert(
         &mut self,
         family: &Family<K>,

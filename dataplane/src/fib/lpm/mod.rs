@@ -147,6 +147,16 @@ impl<V: Value> Writer<V> {
         .map(V::from_word)
     }
 
+    /// The value of exactly this prefix.
+    pub fn get(&self, prefix: IpNet) -> Option<V> {
+        let len = prefix.prefix_len();
+        match prefix.network() {
+            IpAddr::V4(key) => self.v4.get(key.to_bits(), len),
+            IpAddr::V6(key) => self.v6.get(key.to_bits(), len),
+        }
+        .map(V::from_word)
+    }
+
     /// All prefixes and their values, IPv4 first, by address and length.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, V)> + '_ {
         let v4 = self

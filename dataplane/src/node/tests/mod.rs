@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::*;
-use crate::fib::Nexthop;
+use crate::fib::{Nexthop, Nexthops, Weighted};
 use crate::id::{NodeId, TunnelId, VnetId, WorkerId};
 use crate::packet::{Offload, Transmit};
 use crate::program::{Programmer, Route, RouteKey, Spec, Tunnel, Vnet};
@@ -52,7 +52,7 @@ fn route(spec: &mut Spec, vnet: u16, prefix: &str, nexthop: Nexthop) {
         vnet: VnetId(vnet),
         prefix: prefix.parse().unwrap(),
     };
-    spec.routes.insert(key, Route { nexthop });
+    spec.routes.insert(key, Route::from(nexthop));
 }
 
 /// A node, the program that feeds its tables, and what came out of it towards the overlay.
@@ -304,6 +304,68 @@ fn the_source_address_decides_which_10_0_0_50_is_meant() {
             let back = packet(ip(dst), world.source(vnet, dst), 99, b"hello too");
             assert_eq!(world.send(usize::from(vnet), &back)[0].len(), 1);
         }
+    }
+}
+
+#[test]
+fn flows_share_the_tunnels_of_a_route_and_may_come_back_by_any_of_them() {
+    let mut world = World::new();
+    let mut spec = world.edge().program.spec().clone();
+    let (one, three) = (TunnelId(1), TunnelId(3));
+    for id in [one, three] {
+        let tunnel = spec.tunnels.get_mut(&id).unwrap();
+        tunnel.allowed.push("10.0.0.0/24".parse().unwrap());
+        tunnel.allowed.dedup();
+    }
+    let members = [one, three].map(|id| Weighted {
+        nexthop: Nexthop::Tunnel(id),
+        weight: 1,
+    });
+    let shared = spec
+        .routes
+        .iter_mut()
+        .find(|(key, _)| key.vnet == VnetId(1) && key.prefix == "10.0.0.0/24".parse().unwrap());
+    shared.unwrap().1.nexthops = Nexthops::new(members.to_vec()).unwrap();
+    world.edge().apply(&spec);
+    let source = world.source(1, ".");
+    let mut ends = std::collections::BTreeMap::new();
+    for port in 0..64_u16 {
+        let mut datagram = vec![0; 8];
+        datagram[..2].copy_from_slice(&port.to_be_bytes());
+        let arrived = [(); 2].map(|()| {
+            let sent = packet(source, ip("10.0.0.50"), 17, &datagram);
+            let arrived = world.send(0, &sent);
+            arrived
+                .iter()
+                .position(|packets| packets.len() == 1)
+                .unwrap()
+        });
+        assert_eq!(arrived[0], arrived[1], "a flow stays on its tunnel");
+        *ends.entry(arrived[0]).or_insert(0) += 1;
+    }
+    assert_eq!(ends.keys().copied().collect::<Vec<_>>(), [1, 3]);
+    assert!(ends.values().all(|flows| *flows > 16), "{ends:?}");
+    let back = packet(ip("10.0.0.50"), source, 17, &[0; 8]);
+    assert_eq!(world.send(1, &back)[0].len(), 1);
+    assert_eq!(world.send(3, &back)[0].len(), 1);
+    // The other vnet's tunnel is no member, whatever it claims to be.
+    world.assert_dropped(2, &back, DropReason::ReturnVnetMismatch);
+    // A member that leaves the route may not send from it any more, and all flows arrive.
+    spec.routes.values_mut().for_each(|route| {
+        if let Some(others) = route.nexthops.without(Nexthop::Tunnel(three)) {
+            route.nexthops = others;
+        }
+    });
+    world.edge().apply(&spec);
+    world.assert_dropped(3, &back, DropReason::SourceNotRouted);
+    for port in 0..64_u16 {
+        let sent = packet(
+            source,
+            ip("10.0.0.50"),
+            17,
+            &[port.to_be_bytes(), [0; 2]].concat(),
+        );
+        assert_eq!(world.send(0, &sent)[1].len(), 1);
     }
 }
 
