@@ -8,6 +8,7 @@ pub mod packet;
 pub mod fib;
 pub mod source;
 pub mod tunnel;
+pub mod flow;
 pub mod program;
 pub mod node;
 pub mod io;

@@ -19,7 +19,7 @@ const PURE: [(&str, &[&str]); 2] = [
     (
         "dataplane",
         &[
-            "id", "wire", "packet", "fib", "source", "tunnel", "program", "node",
+            "id", "wire", "packet", "fib", "source", "tunnel", "flow", "program", "node",
         ],
     ),
     ("controlplane", &["model", "rib", "health"]),
