@@ -1,33 +1,53 @@
 //! Blocks of atomic words that readers index without a lock while a writer adds and recycles them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::queue::SegQueue;
 
+use super::atomic::{AtomicU32, Ordering};
 use super::publish::Guard;
 
 /// Segments double in size, so 12 of them hold 4095 times the first, and no block ever moves.
 const SEGMENTS: usize = 12;
+/// The first segment times this is all.
+pub(super) const GROWTH: u32 = (1 << SEGMENTS) - 1;
+
+/// What an arena hands out: a fixed number of words.
+pub(super) trait Block: fmt::Debug + Send + Sync + 'static {
+    /// A block of zeros.
+    fn zeros() -> Self;
+
+    /// Its words.
+    fn words(&self) -> &[AtomicU32];
+}
+
+impl<const WORDS: usize> Block for [AtomicU32; WORDS] {
+    fn zeros() -> Self {
+        std::array::from_fn(|_| AtomicU32::new(0))
+    }
+
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        self
+    }
+}
 
 /// Equal blocks of words. Memory grows with use and is given back when the arena is dropped.
-pub(super) struct Arena {
-    block_words: usize,
+pub(super) struct Arena<B> {
     first_blocks: u32,
-    segments: [OnceLock<Box<[AtomicU32]>>; SEGMENTS],
+    segments: [OnceLock<Box<[B]>>; SEGMENTS],
     /// The first block that was never handed out. Written by the writer alone.
     next: AtomicU32,
     /// Blocks that no reader can see any more.
     free: Arc<SegQueue<u32>>,
 }
 
-impl Arena {
-    /// An arena for at most 4095 times `first_blocks` (a power of two) blocks of `block_words`.
-    pub(super) fn new(block_words: usize, first_blocks: u32) -> Self {
+impl<B: Block> Arena<B> {
+    /// An arena for at most [`GROWTH`] times `first_blocks` (a power of two) blocks.
+    pub(super) fn new(first_blocks: u32) -> Self {
         assert!(first_blocks.is_power_of_two());
         Self {
-            block_words,
             first_blocks,
             segments: Default::default(),
             next: AtomicU32::new(0),
@@ -37,8 +57,7 @@ impl Arena {
 
     /// Whether `count` more blocks can be had.
     pub(super) fn has_room(&self, count: usize) -> bool {
-        let blocks_max = self.first_blocks * ((1 << SEGMENTS) - 1);
-        let unused = blocks_max - self.next.load(Ordering::Relaxed);
+        let unused = self.first_blocks * GROWTH - self.next.load(Ordering::Relaxed);
         self.free.len() + unused as usize >= count
     }
 
@@ -54,8 +73,8 @@ impl Arena {
         let block = self.next.fetch_add(1, Ordering::Relaxed);
         let (segment, _) = self.place(block);
         self.segments[segment].get_or_init(|| {
-            let words = (self.block_words * self.first_blocks as usize) << segment;
-            (0..words).map(|_| AtomicU32::new(0)).collect()
+            let blocks = (self.first_blocks as usize) << segment;
+            (0..blocks).map(|_| B::zeros()).collect()
         });
         block
     }
@@ -68,12 +87,17 @@ impl Arena {
 
     /// The words of a block that was taken.
     #[inline]
-    pub(super) fn block(&self, block: u32) -> &[AtomicU32] {
+    pub(super) fn block(&self, block: u32) -> &B {
         let (segment, offset) = self.place(block);
-        let words = self.segments[segment]
+        let blocks = self.segments[segment]
             .get()
             .expect("a block's segment exists before its number is handed out");
-        &words[offset..offset + self.block_words]
+        &blocks[offset]
+    }
+
+    /// Bytes of all blocks that are in use, or wait to be used again.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<B>() * self.next.load(Ordering::Relaxed) as usize
     }
 
     #[inline]
@@ -81,23 +105,20 @@ impl Arena {
         let shift = self.first_blocks.trailing_zeros();
         let segment = ((block >> shift) + 1).ilog2();
         let before = self.first_blocks * ((1 << segment) - 1);
-        (
-            segment as usize,
-            (block - before) as usize * self.block_words,
-        )
+        (segment as usize, (block - before) as usize)
     }
 }
 
-impl fmt::Debug for Arena {
+impl<B: Block> fmt::Debug for Arena<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
-            .field("block_words", &self.block_words)
-            .field("taken_max", &self.next)
+            .field("bytes", &self.bytes())
             .field("free", &self.free.len())
             .finish_non_exhaustive()
     }
 }
 
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +126,7 @@ mod tests {
 
     #[test]
     fn blocks_never_overlap_and_end_where_the_arena_ends() {
-        let arena = Arena::new(3, 2);
+        let arena: Arena<[AtomicU32; 3]> = Arena::new(2);
         for n in 0..2 * 4095 {
             assert!(arena.has_room(1));
             let block = arena.take();
@@ -118,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_retired_block_comes_back_only_after_the_readers_left() {
-        let arena = Arena::new(1, 1);
+        let arena: Arena<[AtomicU32; 1]> = Arena::new(1);
         while arena.has_room(1) {
             arena.take();
         }

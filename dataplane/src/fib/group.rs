@@ -10,9 +10,8 @@
 //! group is filled before the leaf that names it is stored with Release, and a reader's Acquire load
 //! of the leaf pairs with it; each later store into a bucket is complete in itself.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::arena::Arena;
+use super::atomic::{AtomicU32, Ordering};
 use super::lpm::Value;
 use super::nexthop::{NEXTHOPS_MAX, Nexthop, Nexthops};
 use super::publish::Guard;
@@ -60,15 +59,15 @@ impl GroupId {
 /// The read side: every group of one table.
 #[derive(Debug)]
 pub(super) struct Groups {
-    singles: Arena,
-    many: Arena,
+    singles: Arena<[AtomicU32; 1]>,
+    many: Arena<[AtomicU32; MANY_WORDS]>,
 }
 
 impl Groups {
     pub(super) fn new() -> Self {
         Self {
-            singles: Arena::new(1, SINGLES_FIRST),
-            many: Arena::new(MANY_WORDS, MANY_FIRST),
+            singles: Arena::new(SINGLES_FIRST),
+            many: Arena::new(MANY_FIRST),
         }
     }
 
@@ -84,14 +83,15 @@ impl Groups {
 
     /// Makes a group; `None` when there is no room.
     pub(super) fn make(&self, nexthops: &Nexthops) -> Option<GroupId> {
-        let (arena, bit) = match nexthops.single() {
-            Some(_) => (&self.singles, 0),
-            None => (&self.many, MANY),
+        let id = if nexthops.single().is_some() {
+            self.singles
+                .has_room(1)
+                .then(|| GroupId(self.singles.take() + 1))?
+        } else {
+            self.many
+                .has_room(1)
+                .then(|| GroupId((self.many.take() + 1) | MANY))?
         };
-        if !arena.has_room(1) {
-            return None;
-        }
-        let id = GroupId((arena.take() + 1) | bit);
         self.write(id, nexthops);
         Some(id)
     }
@@ -120,12 +120,11 @@ impl Groups {
 
     /// Gives a group's place back when no reader can see it any more.
     pub(super) fn retire(&self, id: GroupId, guard: &Guard) {
-        let arena = if id.is_many() {
-            &self.many
+        if id.is_many() {
+            self.many.retire(id.block(), guard);
         } else {
-            &self.singles
-        };
-        arena.retire(id.block(), guard);
+            self.singles.retire(id.block(), guard);
+        }
     }
 }
 
@@ -142,7 +141,7 @@ pub enum Group<'g> {
     /// One next hop.
     Single(&'g AtomicU32),
     /// Several: buckets, and members.
-    Many(&'g [AtomicU32]),
+    Many(&'g [AtomicU32; MANY_WORDS]),
 }
 
 impl Group<'_> {
@@ -207,6 +206,7 @@ fn draw(word: u32, bucket: usize) -> u64 {
     x ^ (x >> 31)
 }
 
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod tests {
     use proptest::collection::btree_map;

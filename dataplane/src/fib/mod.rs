@@ -4,12 +4,14 @@
 //! what a writer took out is reused or freed when no reader that is pinned can still see it.
 
 mod arena;
+mod atomic;
 pub mod group;
 pub mod lpm;
 mod nexthop;
 pub mod publish;
 pub mod return_table;
 pub mod routes;
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod under_readers;
 

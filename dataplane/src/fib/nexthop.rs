@@ -156,6 +156,7 @@ impl From<Nexthops> for Written {
     }
 }
 
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -105,6 +105,7 @@ impl<T: Send + Sync + 'static + fmt::Debug> fmt::Debug for Published<T> {
     }
 }
 
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

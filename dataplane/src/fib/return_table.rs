@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
+use super::atomic::{AtomicU32, Ordering};
 use crate::id::{NodeId, VnetId, WorkerId};
 
 /// First address of the range, 100.64.0.0.
@@ -214,6 +214,7 @@ impl Default for Writer {
     }
 }
 
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;

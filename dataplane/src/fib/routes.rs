@@ -216,6 +216,7 @@ impl Default for Writer {
     }
 }
 
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

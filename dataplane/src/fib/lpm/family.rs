@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::key::Key;
-use super::trie::{Full, Trie, TrieWriter};
+use super::trie::Trie;
+use super::writer::{Full, TrieWriter};
 use crate::fib::publish::{Guard, Published};
 
 /// Most prefixes that are kept in a line: with 16 a look-up takes as long as in the trie (measured:
@@ -14,6 +15,12 @@ pub const INLINE_MAX: usize = 16;
 /// A trie goes back to a line at half of that, so that one prefix more or less does not flap.
 const INLINE_AGAIN: usize = INLINE_MAX / 2;
 
+/// From so many prefixes on the root decides 16 bits: its 256 KiB save a load per look-up.
+pub const WIDE_MIN: usize = 4096;
+
+/// A wide root becomes narrow again at half of that.
+const NARROW_AGAIN: usize = WIDE_MIN / 2;
+
 /// The read side of one family.
 #[derive(Debug)]
 pub(super) struct Family<K: Key> {
@@ -21,10 +28,10 @@ pub(super) struct Family<K: Key> {
 }
 
 #[derive(Debug)]
-enum Shape<K> {
+enum Shape<K: Key> {
     /// Longest prefix first: the first match is the answer.
     Inline(Box<[Line<K>]>),
-    Trie(Arc<Trie>),
+    Trie(Arc<Trie<K>>),
 }
 
 #[derive(Debug)]
@@ -55,9 +62,9 @@ impl<K: Key> Family<K> {
 
 /// The write side of one family: every prefix, and the trie when there are many.
 #[derive(Debug)]
-pub(super) struct Rib<K> {
+pub(super) struct Rib<K: Key> {
     prefixes: BTreeMap<(K, u8), u32>,
-    trie: Option<TrieWriter>,
+    trie: Option<TrieWriter<K>>,
 }
 
 impl<K: Key> Rib<K> {
@@ -78,6 +85,10 @@ impl<K: Key> Rib<K> {
             .map(|((key, len), word)| (*key, *len, *word))
     }
 
+    pub(super) fn trie_bytes(&self) -> usize {
+        self.trie.as_ref().map_or(0, |trie| trie.trie().bytes())
+    }
+
     pub(super) fn get(&self, key: K, len: u8) -> Option<u32> {
         self.prefixes.get(&(key, len)).copied()
     }
@@ -92,6 +103,9 @@ impl<K: Key> Rib<K> {
         if let Some(trie) = &mut self.trie {
             trie.insert(key, len, word)?;
             self.prefixes.insert((key, len), word);
+            if self.prefixes.len() == WIDE_MIN {
+                self.publish_trie(family);
+            }
             return Ok(());
         }
         self.prefixes.insert((key, len), word);
@@ -112,6 +126,9 @@ impl<K: Key> Rib<K> {
         match &mut self.trie {
             Some(trie) => trie.remove(key, len, covering),
             None => self.publish_inline(family),
+        }
+        if self.prefixes.len() == NARROW_AGAIN {
+            self.publish_trie(family);
         }
         Some(gone)
     }
@@ -138,11 +155,14 @@ impl<K: Key> Rib<K> {
         family.shape.store(Some(Shape::Inline(lines)));
     }
 
+    /// Builds a trie with the root that suits the number of prefixes. A few thousand fit always.
     fn publish_trie(&mut self, family: &Family<K>) {
-        let mut trie = TrieWriter::new();
+        let [narrow, wide] = K::ROOT;
+        let is_wide = self.prefixes.len() >= WIDE_MIN;
+        let mut trie = TrieWriter::new(if is_wide { wide } else { narrow });
         for ((key, len), word) in &self.prefixes {
             trie.insert(*key, *len, *word)
-                .expect("a line of prefixes fits into an empty trie");
+                .expect("so few prefixes fit into an empty trie");
         }
         family.shape.store(Some(Shape::Trie(trie.trie().clone())));
         self.trie = Some(trie);

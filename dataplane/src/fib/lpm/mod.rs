@@ -4,14 +4,18 @@
 //! [`Table`] by any pinned thread. Each address changes from its old answer to its new one in one
 //! atomic store, so a look-up during a change gives one of the two and nothing else.
 //!
-//! Up to [`INLINE_MAX`] prefixes are a sorted array that is replaced as a whole; more are a trie of
-//! 8-bit strides that is written in place.
+//! Up to [`INLINE_MAX`] prefixes are a sorted array that is replaced as a whole; more are a trie that
+//! is written in place. IPv4: strides of 8-8-8-8 bits, above [`WIDE_MIN`] prefixes 16-8-8. IPv6: a
+//! root of 8 or 16 bits, then strides of 4 with skip nodes, so that memory follows the number of
+//! prefixes and not their length.
 
 mod family;
 mod key;
+#[cfg(not(portcullis_loom))]
 #[cfg(test)]
 mod tests;
 mod trie;
+mod writer;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,8 +29,8 @@ use super::Nexthop;
 use super::publish::Guard;
 use crate::id::TunnelId;
 
-pub use self::family::INLINE_MAX;
-pub use self::trie::{CHUNKS_MAX, Full};
+pub use self::family::{INLINE_MAX, WIDE_MIN};
+pub use self::writer::{Full, TABLE_BYTES_MAX};
 
 /// Highest number of a tunnel that a table can name: a word has 31 bits, and two words are taken.
 pub const TUNNEL_MAX: TunnelId = TunnelId((1 << 31) - 1 - FIRST_TUNNEL);
@@ -85,6 +89,7 @@ pub struct Table<V> {
 
 impl<V: Value> Table<V> {
     /// The value of the longest prefix that contains `address`. Lock-free; allocates nothing.
+    #[inline]
     pub fn lookup(&self, address: IpAddr, guard: &Guard) -> Option<V> {
         match address {
             IpAddr::V4(address) => self.v4.lookup(address.to_bits(), guard),
@@ -176,6 +181,11 @@ impl<V: Value> Writer<V> {
     /// Number of prefixes.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
+    }
+
+    /// Bytes of the tries that look-ups read; 0 as long as the prefixes are in a line.
+    pub fn trie_bytes(&self) -> usize {
+        self.v4.trie_bytes() + self.v6.trie_bytes()
     }
 
     /// Whether there is no prefix.
