@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use dataplane::id::Workers;
 use dataplane::io::TunBackend;
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use serde::Deserialize;
@@ -62,6 +63,8 @@ pub(crate) struct Router {
     pub(crate) tun_backend: Backend,
     /// MTU of the TUN device.
     pub(crate) mtu: u16,
+    /// Packet workers, 1 to 64; default one for each core.
+    pub(crate) workers: Option<Workers>,
     /// UDP addresses at which peers reach this node.
     pub(crate) listen: Vec<SocketAddr>,
     /// `host:port` printed into peers' ready-made configurations.
@@ -75,6 +78,7 @@ impl Default for Router {
             tun: tun_name(),
             tun_backend: Backend::Auto,
             mtu: mtu(),
+            workers: None,
             listen,
             endpoint: None,
         }

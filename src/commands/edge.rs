@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use controlplane::ControlPlane;
-use dataplane::id::NodeId;
+use dataplane::id::{NodeId, Workers};
 use dataplane::io::{Handle, Overlay, Router, RouterConfig, TunConfig};
 use dataplane::source::Slice;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -22,6 +22,15 @@ pub(crate) struct Args {
     /// The configuration, a TOML file; README shows one.
     #[arg(long, env = "PORTCULLIS_CONFIG")]
     config: PathBuf,
+    /// Packet workers, 1 to 64, instead of what the configuration says; without either, one for
+    /// each core. A tunnel belongs to one of them.
+    #[arg(long, value_name = "COUNT", value_parser = workers)]
+    workers: Option<Workers>,
+}
+
+fn workers(text: &str) -> Result<Workers, String> {
+    let count = text.parse().ok().and_then(Workers::new);
+    count.ok_or_else(|| format!("give 1 to {}", Workers::MAX))
 }
 
 /// How long requests under way may take after SIGTERM. Service managers send SIGKILL after 90 s.
@@ -29,7 +38,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// Runs until a signal. Order of start: objects, packets, API, connections; of stop: the reverse.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let config: config::Edge = config::read(&args.config)?;
+    let mut config: config::Edge = config::read(&args.config)?;
+    config.router.workers = args.workers.or(config.router.workers);
     raise_descriptors();
     let plane = control::open(&config)?;
     let handle = Router::start(router_config(&config)?)?;
@@ -87,6 +97,7 @@ fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
             mtu: config.router.mtu,
             backend: config.router.tun_backend.into(),
         },
+        workers: config.router.workers,
         listen: config.router.listen.clone(),
         overlay: Overlay::Edge {
             slice,

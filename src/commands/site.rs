@@ -39,6 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             mtu: config.router.mtu,
             backend: config.router.tun_backend.into(),
         },
+        workers: None,
         listen,
         overlay: Overlay::Site {
             routes: routes(&config),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::EventFd;
 
+use crate::id::Workers;
 use crate::node::TunnelStatus;
 use crate::program::{
     Applied, Delta, FibRow, Programmer, ReturnRow, SourceRow, Spec, Tables, TunnelChange,
@@ -34,7 +35,7 @@ pub struct Handle {
     inner: Arc<Inner>,
 }
 
-/// The line to a worker.
+/// The line to one worker.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) commands: Sender<Command>,
@@ -44,7 +45,7 @@ pub(super) struct Line {
 /// What has to be ended.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) worker: JoinHandle<()>,
+    pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) keeper: JoinHandle<()>,
     pub(super) installed: Installed,
     /// Bound to the abstract name that the one router of a network namespace holds.
@@ -55,7 +56,8 @@ pub(super) struct Running {
 struct Inner {
     programmer: Mutex<Programmer>,
     tables: Arc<Tables>,
-    line: Line,
+    /// One to each worker, in order.
+    lines: Vec<Line>,
     endpoints: Arc<Endpoints>,
     running: Mutex<Option<Running>>,
 }
@@ -63,7 +65,7 @@ struct Inner {
 impl Handle {
     pub(super) fn new(
         programmer: Programmer,
-        line: Line,
+        lines: Vec<Line>,
         endpoints: Arc<Endpoints>,
         running: Running,
     ) -> Self {
@@ -71,7 +73,7 @@ impl Handle {
         let inner = Inner {
             programmer: Mutex::new(programmer),
             tables,
-            line,
+            lines,
             endpoints,
             running: Mutex::new(Some(running)),
         };
@@ -80,13 +82,11 @@ impl Handle {
         }
     }
 
-    /// Makes the changes. Blocks until the worker has taken them, at most five seconds a tunnel.
+    /// Makes the changes. Blocks until the workers have taken them, at most five seconds each for a
+    /// tunnel.
     pub fn apply(&self, delta: &Delta) -> Applied {
-        let Inner {
-            line, endpoints, ..
-        } = &*self.inner;
         self.programmer()
-            .apply(delta, &mut |change| tell(line, endpoints, change))
+            .apply(delta, &mut |change| self.inner.tell(change))
     }
 
     /// The revision applied last.
@@ -119,14 +119,26 @@ impl Handle {
         self.programmer().source_rows()
     }
 
-    /// All tunnels; none when the worker has stopped.
+    /// All tunnels, by number; without those of a worker that has stopped.
     pub fn tunnels(&self) -> Vec<TunnelStatus> {
-        self.inner.line.ask(Command::Tunnels).unwrap_or_default()
+        let of_worker = |line: &Line| line.ask(Command::Tunnels).unwrap_or_default();
+        let mut all: Vec<_> = self.inner.lines.iter().flat_map(of_worker).collect();
+        all.sort_by_key(|status| status.id);
+        all
     }
 
-    /// All counters; `None` when the worker has stopped.
+    /// All counters; `None` when a worker has stopped.
     pub fn counters(&self) -> Option<CountersSnapshot> {
-        self.inner.line.ask(Command::Counters)
+        let mut sum = CountersSnapshot::default();
+        for line in &self.inner.lines {
+            sum += line.ask(Command::Counters)?;
+        }
+        Some(sum)
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> Workers {
+        self.inner.tables.workers
     }
 
     /// Where the peers were heard last.
@@ -134,15 +146,15 @@ impl Handle {
         self.inner.endpoints.all()
     }
 
-    /// Whether the worker works. It stops by itself when its TUN device is deleted.
+    /// Whether all workers work. They stop by themselves when their TUN device is deleted.
     pub fn is_running(&self) -> bool {
         let running = self.inner.running();
         running
             .as_ref()
-            .is_some_and(|running| !running.worker.is_finished())
+            .is_some_and(|running| !running.workers.iter().any(JoinHandle::is_finished))
     }
 
-    /// Stops the worker, and removes the device, routes, rules and switches. Blocks until all is
+    /// Stops the workers, and removes the device, routes, rules and switches. Blocks until all is
     /// gone. A second call finds nothing to do.
     pub fn shutdown(&self) {
         self.inner.shutdown();
@@ -163,27 +175,72 @@ impl Inner {
             .expect("nobody panics while starting or stopping")
     }
 
+    /// Tells every worker of one tunnel, its owner first, and that one where its peer was heard
+    /// last. What one of them refuses, none of them has.
+    fn tell(&self, change: TunnelChange) -> Result<(), String> {
+        let (id, hint) = match &change {
+            TunnelChange::Put(id, put) => {
+                let tunnel::Config::WireGuard(config) = &put.kind;
+                let known = self.endpoints.put(*id, config.peer);
+                (*id, known.filter(|_| config.endpoint.is_none()))
+            }
+            TunnelChange::Delete(id) => {
+                self.endpoints.delete(*id);
+                (*id, None)
+            }
+        };
+        let owner = usize::from(self.tables.workers.owner(id).0);
+        let others = (0..self.lines.len()).filter(|line| *line != owner);
+        for line in std::iter::once(owner).chain(others) {
+            let done = self.lines[line].ask(|answer| Command::Apply(change.clone(), answer));
+            if let Err(refused) = done.unwrap_or_else(|| Err(GONE.to_owned())) {
+                if line != owner {
+                    let delete = |answer| Command::Apply(TunnelChange::Delete(id), answer);
+                    let _is_undone = self.lines[owner].ask(delete);
+                }
+                return Err(refused);
+            }
+        }
+        if let Some(endpoint) = hint {
+            // Without it the peer calls in by itself.
+            let _is_told: bool = self.lines[owner].tell(Command::Hint(id, endpoint));
+        }
+        Ok(())
+    }
+
     fn shutdown(&self) {
         let Some(running) = self.running().take() else {
             return;
         };
         let Running {
-            worker,
+            workers,
             keeper,
             installed,
             lock,
         } = running;
-        // A worker that is gone needs not be told.
-        let _is_told = self.line.tell(Command::Stop);
-        for thread in [worker, keeper] {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the router panicked");
-            }
-        }
+        stop(&self.lines, workers);
+        join(keeper);
         if let Err(error) = installed.remove() {
             tracing::warn!(%error, "not everything could be taken down");
         }
         drop(lock);
+    }
+}
+
+/// Stops workers, and waits until they have.
+pub(super) fn stop(lines: &[Line], workers: Vec<JoinHandle<()>>) {
+    for line in lines {
+        // A worker that is gone needs not be told.
+        let _is_told = line.tell(Command::Stop);
+    }
+    for worker in workers {
+        join(worker);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the router panicked");
     }
 }
 
@@ -217,28 +274,4 @@ impl Line {
         }
         answered.recv_timeout(ANSWER_WITHIN).ok()
     }
-}
-
-/// Tells the worker of one tunnel, and where its peer was heard last.
-fn tell(line: &Line, endpoints: &Endpoints, change: TunnelChange) -> Result<(), String> {
-    let hint = match &change {
-        TunnelChange::Put(id, put) => {
-            let tunnel::Config::WireGuard(config) = &put.kind;
-            let known = endpoints.put(*id, config.peer);
-            known
-                .filter(|_| config.endpoint.is_none())
-                .map(|known| (*id, known))
-        }
-        TunnelChange::Delete(id) => {
-            endpoints.delete(*id);
-            None
-        }
-    };
-    let answer = line.ask(|answer| Command::Apply(change, answer));
-    answer.unwrap_or_else(|| Err(GONE.to_owned()))?;
-    if let Some((id, endpoint)) = hint {
-        // Without it the peer calls in by itself.
-        let _is_told: bool = line.tell(Command::Hint(id, endpoint));
-    }
-    Ok(())
 }

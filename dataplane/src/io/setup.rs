@@ -6,24 +6,26 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use ipnet::IpNet;
 use nix::libc;
 
-use crate::id::{NodeId, VnetId, WorkerId};
+use crate::id::{NodeId, VnetId, WorkerId, Workers};
 use crate::node::{Node, NodeConfig, Role};
 use crate::program::Programmer;
 use crate::source::Slice;
 
-use super::clock;
-use super::endpoints::Endpoints;
-use super::handle::{Handle, Line, Running};
+use super::endpoints::{Endpoints, Heard};
+use super::exchange::{self, Exchange};
+use super::handle::{Handle, Line, Running, stop};
 use super::port::Port;
 use super::routes::{self, Plan, RouteError, Side};
 use super::tun::{Tun, TunConfig, TunError};
 use super::udp::Socket;
-use super::worker::Worker;
+use super::worker::{Lines, Worker};
+use super::{clock, steer};
 
 /// Smallest MTU of the TUN: IPv6 needs it (RFC 8200, section 5).
 const MTU_MIN: u16 = 1280;
@@ -42,6 +44,9 @@ const SITE_VNET: VnetId = VnetId(1);
 pub struct RouterConfig {
     /// The TUN device.
     pub tun: TunConfig,
+    /// How many workers share the work; `None`: one for each core on an edge, and one on a site,
+    /// which has one tunnel. A plain TUN has room for one.
+    pub workers: Option<Workers>,
     /// Where datagrams are received: one address of each family at most, and they are sent from.
     pub listen: Vec<SocketAddr>,
     /// Which side of the tunnels this machine is.
@@ -82,6 +87,16 @@ pub enum SetupError {
     /// No address to listen on, or two of one family.
     #[error("listen on one IPv4 address, one IPv6 address, or one of each: {0} were given")]
     Listen(usize),
+    /// More workers than /24s.
+    #[error(
+        "the slice {} has {} /24s, and each worker needs one: start at most that many workers, or give \
+         the node a larger slice",
+        slice.net(), slice.blocks()
+    )]
+    Workers {
+        /// The slice.
+        slice: Slice,
+    },
     /// The port is taken.
     #[error(
         "another process, perhaps a second portcullis, holds UDP port {port} ({address}): stop it, \
@@ -136,36 +151,31 @@ fn start(config: RouterConfig) -> Result<Handle, SetupError> {
     if !(MTU_MIN..=MTU_MAX).contains(&config.tun.mtu) {
         return Err(SetupError::Mtu(config.tun.mtu));
     }
-    let ports = bind_all(&config.listen)?;
+    let wanted = workers(&config)?;
+    check_listen(&config.listen)?;
     let lock = lock()?;
-    let tun = Tun::open(&config.tun)?;
-    tracing::info!(tun = tun.name(), backend = tun.backend(), "TUN device open");
-
-    let (slice, node_id, role) = match &config.overlay {
-        Overlay::Edge { slice, node } => (Some(*slice), *node, Role::Edge),
-        Overlay::Site { address, .. } => (
-            None,
-            NodeId(0),
-            Role::Site {
-                vnet: SITE_VNET,
-                address: *address,
-            },
-        ),
+    let tuns = Tun::open(&config.tun, wanted)?;
+    // One queue is one worker.
+    let workers = if tuns.len() == 1 {
+        Workers::ONE
+    } else {
+        wanted
     };
-    let programmer = Programmer::new(slice, node_id);
-    let node = NodeConfig {
-        slice,
-        node: node_id,
-        worker: WorkerId(0),
-        role,
-    };
-    let node = Node::new(node, Arc::clone(programmer.tables()), clock::now());
-
-    let plan = plan(&config, tun.name());
-    let (line, commands) = Line::new().map_err(io::Error::from)?;
+    let (name, backend) = (tuns[0].name().to_owned(), tuns[0].backend());
+    tracing::info!(
+        tun = name,
+        backend,
+        workers = workers.count(),
+        "TUN device open"
+    );
+    if workers != Workers::ONE {
+        steer_overlay(&config.overlay, &tuns[0], workers);
+    }
+    let programmer = programmer(&config.overlay, workers);
     let (heard, news) = bounded(EVENTS_WAITING);
-    let worker = Worker::new(node, tun, ports, (commands, Arc::clone(&line.wake)), heard)?;
-    let installed = routes::install(&plan).map_err(route_error)?;
+    let (parts, lines) = assemble(&config, tuns, &programmer, &heard)?;
+    drop(heard);
+    let installed = routes::install(&plan(&config, &name)).map_err(route_error)?;
 
     let endpoints = Arc::new(Endpoints::open(config.endpoint_cache));
     // First, because it ends by itself when there is no worker that could tell it anything.
@@ -174,28 +184,124 @@ fn start(config: RouterConfig) -> Result<Handle, SetupError> {
         Ok(keeper) => keeper,
         Err(error) => return Err(give_up(installed, error)),
     };
-    let worker = spawn("packets-0", move || match worker.run() {
-        Ok(()) => {}
-        Err(error) => tracing::error!(%error, "the packet worker stops"),
-    });
-    match worker {
-        Ok(worker) => {
-            let running = Running {
-                worker,
-                keeper,
-                installed,
-                lock,
-            };
-            Ok(Handle::new(programmer, line, endpoints, running))
+    let mut running = Vec::with_capacity(parts.len());
+    for (n, worker) in parts.into_iter().enumerate() {
+        let run = move || match worker.run() {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "a packet worker stops"),
+        };
+        match spawn(&format!("packets-{n}"), run) {
+            Ok(thread) => running.push(thread),
+            Err(error) => {
+                stop(&lines, running);
+                return Err(give_up(installed, error));
+            }
         }
-        Err(error) => Err(give_up(installed, error)),
+    }
+    let running = Running {
+        workers: running,
+        keeper,
+        installed,
+        lock,
+    };
+    Ok(Handle::new(programmer, lines, endpoints, running))
+}
+
+/// How many workers are wanted, and can be.
+fn workers(config: &RouterConfig) -> Result<Workers, SetupError> {
+    match config.overlay {
+        Overlay::Site { .. } => Ok(config.workers.unwrap_or(Workers::ONE)),
+        Overlay::Edge { slice, .. } => {
+            let room = u8::try_from(slice.blocks()).unwrap_or(Workers::MAX);
+            match config.workers {
+                Some(wanted) if wanted.count() > room => Err(SetupError::Workers { slice }),
+                Some(wanted) => Ok(wanted),
+                None => {
+                    let here = exchange::workers_here();
+                    Ok(Workers::new(here.count().min(room)).unwrap_or(Workers::ONE))
+                }
+            }
+        }
     }
 }
 
-fn spawn(
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> io::Result<std::thread::JoinHandle<()>> {
+/// Asks the kernel to give each worker the overlay's packets that are its own. On a site the source
+/// says nothing about the tunnel: there the kernel keeps flows together, and that is enough.
+fn steer_overlay(overlay: &Overlay, tun: &Tun, workers: Workers) {
+    let Overlay::Edge { slice, .. } = overlay else {
+        return;
+    };
+    let steered = steer::by_source(*slice, workers).and_then(|program| tun.steer(&program));
+    if let Err(error) = steered {
+        tracing::info!(%error, "the TUN spreads packets by flow, and they are handed over");
+    }
+}
+
+fn programmer(overlay: &Overlay, workers: Workers) -> Programmer {
+    match overlay {
+        Overlay::Edge { slice, node } => Programmer::new(Some(*slice), *node, workers),
+        Overlay::Site { .. } => Programmer::new(None, NodeId(0), workers),
+    }
+}
+
+/// The workers with all they own, and a line to each.
+fn assemble(
+    config: &RouterConfig,
+    tuns: Vec<Tun>,
+    programmer: &Programmer,
+    heard: &Sender<Heard>,
+) -> Result<(Vec<Worker>, Vec<Line>), SetupError> {
+    let workers = programmer.tables().workers;
+    let mut ports: Vec<Vec<Port>> = workers.iter().map(|_| Vec::new()).collect();
+    for address in &config.listen {
+        for (of_worker, socket) in ports.iter_mut().zip(bind(*address, workers)?) {
+            of_worker.push(Port::new(socket));
+        }
+    }
+    let mut lines = Vec::new();
+    let mut receivers = Vec::new();
+    for _ in workers.iter() {
+        let (line, receiver) = Line::new().map_err(io::Error::from)?;
+        lines.push(line);
+        receivers.push(receiver);
+    }
+    let wakes = lines.iter().map(|line| Arc::clone(&line.wake));
+    let exchange = Arc::new(Exchange::new(wakes));
+    let wakes = lines.iter().map(|line| Arc::clone(&line.wake));
+    let owned = tuns.into_iter().zip(ports);
+    let told = receivers.into_iter().zip(wakes);
+    let mut all = Vec::new();
+    for (worker, ((tun, ports), commands)) in workers.iter().zip(owned.zip(told)) {
+        let node = node_config(&config.overlay, worker, workers);
+        let node = Node::new(node, Arc::clone(programmer.tables()), clock::now());
+        let told = Lines {
+            commands,
+            exchange: Arc::clone(&exchange),
+            heard: heard.clone(),
+        };
+        all.push(Worker::new(worker, node, tun, ports, told)?);
+    }
+    Ok((all, lines))
+}
+
+fn node_config(overlay: &Overlay, worker: WorkerId, workers: Workers) -> NodeConfig {
+    let (slice, node, role) = match overlay {
+        Overlay::Edge { slice, node } => (Some(*slice), *node, Role::Edge),
+        Overlay::Site { address, .. } => {
+            let (vnet, address) = (SITE_VNET, *address);
+            (None, NodeId(0), Role::Site { vnet, address })
+        }
+    };
+    NodeConfig {
+        slice,
+        node,
+        worker,
+        workers,
+        role,
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.into()).spawn(work)
 }
 
@@ -223,22 +329,24 @@ fn plan(config: &RouterConfig, tun: &str) -> Plan {
     }
 }
 
-fn bind_all(listen: &[SocketAddr]) -> Result<Vec<Port>, SetupError> {
+fn check_listen(listen: &[SocketAddr]) -> Result<(), SetupError> {
     let v4 = listen.iter().filter(|address| address.is_ipv4()).count();
     if listen.is_empty() || v4 > 1 || listen.len() - v4 > 1 {
         return Err(SetupError::Listen(listen.len()));
     }
-    listen.iter().map(|address| bind(*address)).collect()
+    // Before anything is made: this says more than that a second router is one too many.
+    for address in listen {
+        drop(bind(*address, Workers::ONE)?);
+    }
+    Ok(())
 }
 
-fn bind(address: SocketAddr) -> Result<Port, SetupError> {
-    Socket::bind(address)
-        .map(Port::new)
-        .map_err(|source| match source.raw_os_error() {
-            Some(libc::EADDRINUSE) => SetupError::PortInUse(address),
-            Some(libc::EADDRNOTAVAIL) => SetupError::NoSuchAddress(address.ip()),
-            _ => SetupError::Socket { address, source },
-        })
+fn bind(address: SocketAddr, workers: Workers) -> Result<Vec<Socket>, SetupError> {
+    Socket::bind_all(address, workers).map_err(|source| match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => SetupError::PortInUse(address),
+        Some(libc::EADDRNOTAVAIL) => SetupError::NoSuchAddress(address.ip()),
+        _ => SetupError::Socket { address, source },
+    })
 }
 
 /// The name is abstract (unix(7)), so it belongs to the network namespace, and is free again when

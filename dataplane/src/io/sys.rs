@@ -1,4 +1,4 @@
-//! System calls that no library wraps: the ioctls of a TUN device. The only unsafe of `io`.
+//! System calls that no library wraps: ioctls of a TUN device, BPF. The only unsafe of `io`.
 
 #![expect(
     unsafe_code,
@@ -17,6 +17,8 @@ pub(super) mod flag {
 
     /// Layer 3, no packet information in front of each packet.
     pub(in crate::io) const TUN_NO_PI: c_int = super::libc::IFF_TUN | super::libc::IFF_NO_PI;
+    /// Each open of the device is a queue of its own.
+    pub(in crate::io) const MULTI_QUEUE: c_int = super::libc::IFF_MULTI_QUEUE;
     /// A `virtio_net_hdr` in front of each packet.
     pub(in crate::io) const VNET_HDR: c_int = super::libc::IFF_VNET_HDR;
     /// The reader completes partial checksums and splits TCP over IPv4 and IPv6.
@@ -35,6 +37,11 @@ mod ioctl {
     );
     nix::ioctl_write_int!(tun_set_offload, b'T', 208);
     nix::ioctl_write_ptr!(tun_set_vnet_hdr_sz, b'T', 216, c_int);
+    nix::ioctl_read_bad!(
+        tun_set_steering_ebpf,
+        nix::request_code_read!(b'T', 224, size_of::<c_int>()),
+        c_int
+    );
 }
 
 /// Attaches the open `/dev/net/tun` to the device `name`, made if need be. Gives the name in use.
@@ -74,6 +81,95 @@ pub(super) fn tun_set_vnet_header_len(tun: &File, len: c_int) -> io::Result<()> 
     // SAFETY: the kernel reads one `c_int`, which lives until after the call.
     unsafe { ioctl::tun_set_vnet_hdr_sz(tun.as_raw_fd(), &raw const len) }?;
     Ok(())
+}
+
+/// Sets the program that chooses the queue of each packet that the kernel sends out of this TUN.
+/// The kernel takes the result modulo the number of queues (`tun_ebpf_select_queue`).
+pub(super) fn tun_set_steering(tun: &File, program: &OwnedFd) -> io::Result<()> {
+    let mut fd: c_int = program.as_raw_fd();
+    // SAFETY: the kernel reads one `c_int`, which lives until after the call; it keeps its own
+    // reference to the program.
+    unsafe { ioctl::tun_set_steering_ebpf(tun.as_raw_fd(), &raw mut fd) }?;
+    Ok(())
+}
+
+/// Loads an eBPF program of the socket filter type. Each word is one `struct bpf_insn` of
+/// `linux/bpf.h`, in the byte order of the machine.
+///
+/// # Errors
+/// `EPERM`: no `CAP_BPF`, and the kernel lets nobody else. `EINVAL`: no eBPF in this kernel.
+pub(super) fn load_filter(instructions: &[u64]) -> io::Result<OwnedFd> {
+    /// The head of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes what is missing as zero.
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+    }
+    const PROG_LOAD: c_int = 5;
+    const SOCKET_FILTER: u32 = 1;
+    let attributes = Attributes {
+        kind: SOCKET_FILTER,
+        count: u32::try_from(instructions.len()).map_err(|_long| io::ErrorKind::InvalidInput)?,
+        instructions: instructions.as_ptr().addr() as u64,
+        license: c"Apache-2.0".as_ptr().addr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+    };
+    // SAFETY: the kernel reads the attributes, and through them the instructions and the license,
+    // which all live until after the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            PROG_LOAD,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    let fd = RawFd::try_from(fd).map_err(|_wide| io::ErrorKind::InvalidData)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel gave a new descriptor, which nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets the classic BPF program that chooses among the sockets that share this one's address: it
+/// sees a datagram from its payload on, and gives the index of a socket in the order of their
+/// binding; for any other number the kernel chooses by a hash (`SO_ATTACH_REUSEPORT_CBPF`,
+/// socket(7)).
+pub(super) fn set_reuseport_filter(
+    socket: &impl AsRawFd,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_long| io::ErrorKind::InvalidInput)?;
+    let filter = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let size = libc::socklen_t::try_from(size_of::<libc::sock_fprog>())
+        .map_err(|_large| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel reads the head and through it the program, and writes neither; both live
+    // until after the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Takes over the descriptor of something that gives it up.

@@ -2,13 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
+use crate::id::Workers;
 use crate::packet::{Offload, Segmentation, Segments, VNET_HDR_LEN};
 
 use super::sys;
@@ -99,26 +100,35 @@ enum Offloads {
 }
 
 impl Tun {
-    /// Opens the device, made if need be. It is down until [`super::routes`] sets it up.
+    /// Opens the device, made if need be, once for each worker; once only where it is plain, which
+    /// has no queues. It is down until [`super::routes`] sets it up.
     ///
     /// # Errors
     /// [`TunError`].
-    pub fn open(config: &TunConfig) -> Result<Self, TunError> {
+    pub fn open(config: &TunConfig, workers: Workers) -> Result<Vec<Self>, TunError> {
         let TunConfig { name, backend, .. } = config;
         if !is_device_name(name) {
             return Err(TunError::Name(name.clone()));
         }
         match backend {
-            TunBackend::Offload => open_offload(name),
-            TunBackend::Plain => open_plain(name),
-            TunBackend::Auto => match open_offload(name) {
+            TunBackend::Offload => open_queues(name, workers),
+            TunBackend::Plain => Ok(vec![open_plain(name)?]),
+            TunBackend::Auto => match open_queues(name, workers) {
                 Err(TunError::NoOffload(error)) => {
                     tracing::info!(%error, "the TUN has no offload: one packet a call");
-                    open_plain(name)
+                    Ok(vec![open_plain(name)?])
                 }
                 done => done,
             },
         }
+    }
+
+    /// Lets the kernel choose the queue by this program, for the whole device.
+    ///
+    /// # Errors
+    /// Those of the ioctl `TUNSETSTEERINGEBPF`.
+    pub(super) fn steer(&self, program: &OwnedFd) -> io::Result<()> {
+        sys::tun_set_steering(&self.fd, program)
     }
 
     /// The device's name.
@@ -219,14 +229,25 @@ fn whole(written: usize, wanted: usize) -> io::Result<()> {
     }
 }
 
-fn open_offload(name: &str) -> Result<Tun, TunError> {
+fn open_queues(name: &str, workers: Workers) -> Result<Vec<Tun>, TunError> {
+    let flags = sys::flag::TUN_NO_PI | sys::flag::VNET_HDR;
+    if workers == Workers::ONE {
+        return Ok(vec![open_offload(name, flags)?]);
+    }
+    workers
+        .iter()
+        .map(|_| open_offload(name, flags | sys::flag::MULTI_QUEUE))
+        .collect()
+}
+
+fn open_offload(name: &str, flags: libc::c_int) -> Result<Tun, TunError> {
     let open = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(DEVICE);
     let fd = open.map_err(|error| open_error(name, error))?;
-    let attached = sys::tun_attach(&fd, name, sys::flag::TUN_NO_PI | sys::flag::VNET_HDR);
+    let attached = sys::tun_attach(&fd, name, flags);
     let name = attached.map_err(|error| open_error(name, error))?;
     let len = i32::try_from(VNET_HDR_LEN).expect("the header has 10 bytes");
     sys::tun_set_vnet_header_len(&fd, len).map_err(TunError::NoOffload)?;

@@ -10,6 +10,10 @@ use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sockopt};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, Type};
 
+use crate::id::Workers;
+
+use super::steer;
+
 /// Send and receive buffers that are asked for. 7 MiB is what WireGuard's user-space
 /// implementations ask for: about 20 ms at 3 Gb/s.
 const BUFFER_BYTES: usize = 7 << 20;
@@ -60,13 +64,42 @@ impl Socket {
     /// # Errors
     /// Those of socket(2) and bind(2).
     pub fn bind(local: SocketAddr) -> io::Result<Self> {
-        let socket =
-            socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
-        if local.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
+        let socket = open(local)?;
         socket.bind(&local.into())?;
+        Self::ready(socket, local)
+    }
+
+    /// Binds one socket for each worker to the same address, which nobody else may have. The kernel
+    /// steers each message to the worker that it names; where it refuses to, by a hash.
+    ///
+    /// # Errors
+    /// Those of socket(2) and bind(2).
+    pub fn bind_all(local: SocketAddr, workers: Workers) -> io::Result<Vec<Self>> {
+        if workers == Workers::ONE {
+            return Ok(vec![Self::bind(local)?]);
+        }
+        // Sockets of one user may share an address when all say so: one that does not finds out
+        // whether somebody has it, and which port is free.
+        let probe = open(local)?;
+        probe.bind(&local.into())?;
+        let local = probe.local_addr()?.as_socket().unwrap_or(local);
+        drop(probe);
+        let mut sockets: Vec<Self> = Vec::with_capacity(workers.count().into());
+        for _ in workers.iter() {
+            let socket = open(local)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&local.into())?;
+            if sockets.is_empty()
+                && let Err(error) = steer::by_receiver_index(&socket)
+            {
+                tracing::info!(%local, %error, "datagrams are spread by hash, and handed over");
+            }
+            sockets.push(Self::ready(socket, local)?);
+        }
+        Ok(sockets)
+    }
+
+    fn ready(socket: socket2::Socket, local: SocketAddr) -> io::Result<Self> {
         set_buffers(&socket)?;
         // A kernel without GRO (before 5.0) gives datagrams one by one, which is as right.
         if let Err(error) = nix::sys::socket::setsockopt(&socket, sockopt::UdpGroSegment, &true) {
@@ -194,6 +227,16 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+fn open(local: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    if local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// Asks for big buffers: past the system's limit with `CAP_NET_ADMIN`, up to it without.

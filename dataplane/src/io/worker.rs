@@ -1,8 +1,8 @@
 //! The worker: one thread that reads, asks its node, and sends what the node has to send.
 //!
-//! One turn: wait; commands; each UDP socket; the TUN; the timer. After each of these the node's
-//! outbox is drained, so a batch is what one source gave in one turn. Nothing is allocated for a
-//! packet, and nothing spins: every wait is epoll's.
+//! One turn: wait; commands and what other workers handed over; each UDP socket; the TUN; the timer.
+//! After each of these the node's outbox is drained, so a batch is what one source gave in one turn.
+//! Nothing is allocated for a packet, and nothing spins: every wait is epoll's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use crate::id::TunnelId;
+use crate::id::{TunnelId, WorkerId};
 use crate::node::{Event, Node, TunnelStatus};
 use crate::packet::Transmit;
 use crate::program::TunnelChange;
@@ -22,12 +22,16 @@ use crate::program::TunnelChange;
 use super::clock;
 use super::counters::{Counters, CountersSnapshot};
 use super::endpoints::Heard;
+use super::exchange::Exchange;
 use super::port::{Port, as_count};
 use super::tun::{PACKET_BYTES_MAX, Tun};
 
 /// Super-buffers taken from one source in one turn: up to 1 MiB, well inside the outbox, and about
 /// half a millisecond of work, which is what the other sources wait.
 const BATCH: usize = 16;
+
+/// Batches of other workers taken in one turn: as many packets as [`BATCH`] trains have.
+const HANDED: usize = 16;
 
 /// Commands taken in one turn, so that a flood of them cannot starve the packets.
 const COMMANDS: usize = 64;
@@ -46,23 +50,36 @@ pub(super) enum Command {
     Apply(TunnelChange, Sender<Result<(), String>>),
     /// Where a peer without a configured endpoint was heard last.
     Hint(TunnelId, SocketAddr),
-    /// The state of all tunnels.
+    /// The state of the worker's tunnels.
     Tunnels(Sender<Vec<TunnelStatus>>),
-    /// All counters.
+    /// The worker's counters.
     Counters(Sender<CountersSnapshot>),
     /// Leave.
     Stop,
 }
 
+/// What a worker is told by, and tells others by.
+#[derive(Debug)]
+pub(super) struct Lines {
+    /// Commands, and what wakes the worker for them and for its inbox.
+    pub(super) commands: (Receiver<Command>, Arc<EventFd>),
+    /// Inboxes of all workers.
+    pub(super) exchange: Arc<Exchange>,
+    /// Where peers were heard.
+    pub(super) heard: Sender<Heard>,
+}
+
 /// One worker: its node, its queue of the TUN, its sockets.
 #[derive(Debug)]
 pub(super) struct Worker {
+    id: WorkerId,
     node: Node,
     tun: Tun,
     ports: Vec<Port>,
     epoll: Epoll,
     wake: Arc<EventFd>,
     commands: Receiver<Command>,
+    exchange: Arc<Exchange>,
     heard: Sender<Heard>,
     counters: Counters,
     /// The one super-buffer: a packet is done with before the next is read.
@@ -77,24 +94,30 @@ impl Worker {
     /// # Errors
     /// Those of epoll_create(2) and epoll_ctl(2).
     pub(super) fn new(
+        id: WorkerId,
         node: Node,
         tun: Tun,
         ports: Vec<Port>,
-        commands: (Receiver<Command>, Arc<EventFd>),
-        heard: Sender<Heard>,
+        lines: Lines,
     ) -> io::Result<Self> {
-        let (commands, wake) = commands;
+        let Lines {
+            commands: (commands, wake),
+            exchange,
+            heard,
+        } = lines;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
         epoll.add(&*wake, readable(WAKE))?;
         epoll.add(&tun, readable(TUN))?;
         let mut worker = Self {
+            id,
             node,
             tun,
             ports,
             epoll,
             wake,
             commands,
+            exchange,
             heard,
             counters: Counters::default(),
             buffer: vec![0; PACKET_BYTES_MAX],
@@ -121,7 +144,7 @@ impl Worker {
             };
             for event in &events[..ready] {
                 let is_over = match event.data() {
-                    WAKE => self.obey()?,
+                    WAKE => self.woken()?,
                     TUN => self.read_tun(event.events())?,
                     token => self.serve_port(token, event.events())?,
                 };
@@ -137,43 +160,63 @@ impl Worker {
         }
     }
 
-    /// Does what it was told. True when that is to stop.
-    fn obey(&mut self) -> io::Result<bool> {
-        // Taken before the commands are: one that comes meanwhile wakes again.
+    /// Does what it was told, then what it was handed. True when it was told to stop.
+    fn woken(&mut self) -> io::Result<bool> {
+        // Taken before anything else is: what comes meanwhile wakes again.
         if let Err(error) = self.wake.read()
             && error != Errno::EAGAIN
         {
             return Err(error.into());
         }
+        self.exchange.wake_seen(self.id);
         for _ in 0..COMMANDS {
-            // An answer that nobody waits for any more is of no use to anybody.
             match self.commands.try_recv() {
-                Ok(Command::Apply(change, answer)) => {
-                    drop(answer.send(self.node.apply(change, clock::now())));
+                Ok(command) => {
+                    if self.obey(command) {
+                        return Ok(true);
+                    }
                 }
-                Ok(Command::Hint(tunnel, endpoint)) => {
-                    self.node.hint_endpoint(tunnel, endpoint, clock::now());
-                }
-                Ok(Command::Tunnels(answer)) => {
-                    drop(answer.send(self.node.tunnels(clock::now())));
-                }
-                Ok(Command::Counters(answer)) => {
-                    let node = self.node.counters().snapshot();
-                    drop(answer.send(CountersSnapshot {
-                        node,
-                        io: self.counters,
-                    }));
-                }
-                Ok(Command::Stop) => return Ok(true),
-                Err(_empty) => {
-                    self.send_all()?;
-                    return Ok(false);
-                }
+                Err(_empty) => break,
             }
         }
-        self.wake.write(1)?;
         self.send_all()?;
+        for _ in 0..HANDED {
+            let Some(mut batch) = self.exchange.receive(self.id) else {
+                break;
+            };
+            self.node.handle_batch(&mut batch, clock::now());
+            self.exchange.give_back(batch);
+            self.send_all()?;
+        }
+        if !self.commands.is_empty() || self.exchange.is_waiting(self.id) {
+            self.wake.write(1)?;
+        }
         Ok(false)
+    }
+
+    /// Does one thing that it was told. True when that is to stop. An answer that nobody waits for
+    /// any more is of no use to anybody.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Apply(change, answer) => {
+                drop(answer.send(self.node.apply(change, clock::now())));
+            }
+            Command::Hint(tunnel, endpoint) => {
+                self.node.hint_endpoint(tunnel, endpoint, clock::now());
+            }
+            Command::Tunnels(answer) => {
+                drop(answer.send(self.node.tunnels(clock::now())));
+            }
+            Command::Counters(answer) => {
+                let node = self.node.counters().snapshot();
+                drop(answer.send(CountersSnapshot {
+                    node,
+                    io: self.counters,
+                }));
+            }
+            Command::Stop => return true,
+        }
+        false
     }
 
     /// Underlay to overlay: one batch of trains, and what waited for the socket.
@@ -194,10 +237,9 @@ impl Worker {
             };
             self.counters.udp_recvs += 1;
             self.counters.udp_recv_bytes += as_count(train.len);
-            for datagram in self.buffer[..train.len].chunks_mut(train.segment_size) {
-                self.counters.udp_recv_datagrams += 1;
-                self.node.handle_underlay(train.from, datagram, now);
-            }
+            self.counters.udp_recv_datagrams += as_count(train.len.div_ceil(train.segment_size));
+            let datagrams = (&mut self.buffer[..train.len], train.segment_size);
+            self.node.handle_train(train.from, datagrams, now);
         }
         self.send_all()?;
         Ok(false)
@@ -249,6 +291,15 @@ impl Worker {
                     Err(_not_taken) => self.counters.tun_write_errors += 1,
                 },
             }
+        }
+        while let Some((to, batch)) = self.node.poll_handover() {
+            if let Err(batch) = self.exchange.send(to, batch) {
+                self.counters.handover_lost += as_count(batch.len());
+                self.node.give_back(batch);
+            }
+        }
+        while let Some(batch) = self.exchange.returned(self.id) {
+            self.node.give_back(batch);
         }
         while let Some(event) = self.node.poll_event() {
             let Event::EndpointChanged { tunnel, endpoint } = event;

@@ -1,6 +1,7 @@
 //! What a node counts: plain numbers of the one worker that owns it.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,10 @@ pub struct Counters {
     pub delivered_bytes: u64,
     /// Packets that came out of one tunnel and went into another.
     pub forwarded_packets: u64,
+    /// Packets and datagrams handed to another worker.
+    pub handed_over: u64,
+    /// Packets and datagrams that another worker handed over.
+    pub handed_in: u64,
     /// ICMP errors that were sent.
     pub icmp_errors: u64,
     /// ICMP errors that were not sent because there were too many.
@@ -49,6 +54,8 @@ impl Default for Counters {
             delivered_packets: 0,
             delivered_bytes: 0,
             forwarded_packets: 0,
+            handed_over: 0,
+            handed_in: 0,
             icmp_errors: 0,
             icmp_errors_limited: 0,
             drops: [0; DropReason::ALL.len()],
@@ -87,6 +94,8 @@ impl Counters {
             ("delivered_packets", self.delivered_packets),
             ("delivered_bytes", self.delivered_bytes),
             ("forwarded_packets", self.forwarded_packets),
+            ("handed_over", self.handed_over),
+            ("handed_in", self.handed_in),
             ("icmp_errors", self.icmp_errors),
             ("icmp_errors_limited", self.icmp_errors_limited),
         ];
@@ -107,4 +116,17 @@ pub struct CountersSnapshot {
     pub packets: BTreeMap<String, u64>,
     /// What did not, by [`DropReason::name`]; every reason is there.
     pub drops: BTreeMap<String, u64>,
+}
+
+impl AddAssign for CountersSnapshot {
+    fn add_assign(&mut self, other: Self) {
+        for (mine, theirs) in [
+            (&mut self.packets, other.packets),
+            (&mut self.drops, other.drops),
+        ] {
+            for (name, count) in theirs {
+                *mine.entry(name).or_default() += count;
+            }
+        }
+    }
 }

@@ -69,6 +69,10 @@ reasons! {
     SessionGivenUp = "session_given_up",
     /// The outbox was full.
     OutboxFull = "outbox_full",
+    /// Too many packets were on their way to the worker that owns the tunnel.
+    HandoverFull = "handover_full",
+    /// Handed over by a worker that was wrong about the tunnel's owner.
+    HandoverLoops = "handover_loops",
     /// A datagram that is no message of a tunnel protocol.
     DatagramMalformed = "datagram_malformed",
     /// A datagram longer than any tunnel sends.

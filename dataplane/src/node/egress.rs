@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use crate::fib::Nexthop;
 use crate::id::VnetId;
-use crate::packet::{Offload, Segments};
+use crate::packet::{Offload, Parcel, Segments};
 use crate::source;
 use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
+use super::router::{Arrival, Place};
 use super::{DropReason, Node, Role, icmp};
 
 impl Node {
@@ -19,7 +20,7 @@ impl Node {
     pub(super) fn egress(
         &mut self,
         packet: &mut [u8],
-        offload: Offload,
+        (offload, arrival): (Offload, Arrival),
         scratch: &mut [u8],
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -28,7 +29,7 @@ impl Node {
             return Err(DropReason::LinkLocalNoise);
         }
         let vnet = self.vnet_of_overlay(inner.src)?;
-        let guard = Self::pin();
+        let guard = crate::fib::pin();
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
         let tunnel = match tables.route(inner.dst, || flow::hash(&inner), &guard) {
             Some(Nexthop::Tunnel(tunnel)) => tunnel,
@@ -38,7 +39,11 @@ impl Node {
                 return Err(DropReason::NoRoute);
             }
         };
-        let mtu = self.mtu(tunnel, vnet)?;
+        let (mtu, place) = self.link(tunnel, vnet)?;
+        if let Place::At(owner) = place {
+            // As it came: the owner does all of this again.
+            return self.hand_over(owner, arrival, Parcel::Overlay(offload), packet);
+        }
         if !ip::decrement_ttl(packet) {
             self.report_to_overlay(ErrorKind::TimeExceeded, packet, now);
             return Err(DropReason::TtlExceeded);
@@ -61,7 +66,8 @@ impl Node {
         Ok(())
     }
 
-    /// The vnet that a source address was lent to, if it is one of this worker's.
+    /// The vnet that a source address was lent to, if it is one of this node's. Which worker's it
+    /// is does not matter: a route may have moved to another worker's tunnel since.
     fn vnet_of_overlay(&self, source: IpAddr) -> Result<VnetId, DropReason> {
         match self.config.role {
             Role::Site { vnet, .. } => Ok(vnet),
@@ -72,9 +78,7 @@ impl Node {
                 };
                 source
                     .and_then(|source| self.tables.returns.lookup(source))
-                    .filter(|owner| {
-                        owner.node == self.config.node && owner.worker == self.config.worker
-                    })
+                    .filter(|owner| owner.node == self.config.node)
                     .map(|owner| owner.vnet)
                     .ok_or(DropReason::SourceNotOurs)
             }

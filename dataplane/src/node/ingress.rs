@@ -4,15 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::fib::{Guard, Nexthop};
-use crate::id::{TunnelId, VnetId};
+use crate::id::{TunnelId, VnetId, WorkerId};
+use crate::packet::Parcel;
 use crate::program::VnetTables;
 use crate::source;
-use crate::tunnel::Decap;
+use crate::tunnel::{Decap, Tunnels};
 use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
-use super::{DropReason, Node, Role, icmp};
+use super::router::{Arrival, Place};
+use super::{DropReason, Node, NodeConfig, Role, icmp};
 
 /// Where a packet that passed all checks goes.
 enum Verdict {
@@ -26,49 +28,85 @@ impl Node {
     pub(super) fn ingress(
         &mut self,
         from: SocketAddr,
-        datagram: &[u8],
+        (datagram, arrival): (&[u8], Arrival),
         scratch: &mut [u8],
         now: Instant,
+        guard: &Guard,
     ) -> Result<(), DropReason> {
+        if let Some(other) = self.addressee(datagram) {
+            return self.hand_over(other, arrival, Parcel::Underlay(from), datagram);
+        }
         let decap = self
             .tunnels
             .decap(from, datagram, scratch, now, &mut self.outbox)?;
-        let Decap::Inner { tunnel, len } = decap else {
-            self.counters.control_rx += 1;
-            return Ok(());
+        let (tunnel, len) = match decap {
+            Decap::Inner { tunnel, len } => (tunnel, len),
+            Decap::Control => {
+                self.counters.control_rx += 1;
+                return Ok(());
+            }
+            Decap::Elsewhere { tunnel } => {
+                let owner = self.config.workers.owner(tunnel);
+                let parcel = Parcel::Initiation(from, tunnel);
+                return self.hand_over(owner, arrival, parcel, datagram);
+            }
         };
         self.counters.decap_packets += 1;
         self.counters.decap_bytes += icmp::widen(len);
-        let routed = self.route_inner(tunnel, scratch, len, now);
-        if let Some(link) = self.links.get_mut(&tunnel)
-            && routed.is_err()
+        let routed = self.route_inner(tunnel, (scratch, len), now, guard);
+        if routed.is_err()
+            && let Some(link) = self.links.get_mut(&tunnel)
         {
             link.dropped_packets += 1;
         }
         routed
     }
 
+    /// Another worker of this node, if the datagram names one.
+    fn addressee(&self, datagram: &[u8]) -> Option<WorkerId> {
+        let NodeConfig {
+            worker, workers, ..
+        } = self.config;
+        Tunnels::addressee(datagram).filter(|other| *other != worker && workers.has(*other))
+    }
+
+    /// A handshake initiation for a tunnel of ours that arrived at another worker.
+    pub(super) fn initiation(
+        &mut self,
+        (from, tunnel): (SocketAddr, TunnelId),
+        datagram: &[u8],
+        scratch: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let place = self.links.get(&tunnel).map(|link| link.place);
+        let handle = match place.ok_or(DropReason::Gone)? {
+            Place::Here(handle) => handle,
+            Place::At(_) => return Err(DropReason::HandoverLoops),
+        };
+        self.tunnels
+            .initiation(handle, from, datagram, scratch, &mut self.outbox)?;
+        self.counters.control_rx += 1;
+        Ok(())
+    }
+
     fn route_inner(
         &mut self,
         tunnel: TunnelId,
-        scratch: &mut [u8],
-        len: usize,
+        (scratch, len): (&mut [u8], usize),
         now: Instant,
+        guard: &Guard,
     ) -> Result<(), DropReason> {
-        let vnet = self.links.get(&tunnel).ok_or(DropReason::Gone)?.vnet;
+        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+        let vnet = link.vnet;
         let inner = Inner::parse(&scratch[..len])?;
         if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
             return Err(DropReason::NotUnicast);
         }
         let len = inner.total_len;
-        let guard = Self::pin();
-        let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
-        check_source(tables, tunnel, inner.src, &guard)?;
-        let verdict = self.verdict(tables, vnet, &inner, &guard)?;
-        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+        let tables = self.tables.vnet(vnet, guard).ok_or(DropReason::Gone)?;
+        check_source(tables, tunnel, inner.src, guard)?;
         link.rx.add(len);
-        match verdict {
-            Verdict::Deliver => self.deliver(&scratch[..len]),
+        match self.verdict(tables, vnet, &inner, guard)? {
+            Verdict::Deliver => self.deliver(&scratch[..len], &inner),
             Verdict::Forward(to) if to == tunnel => Err(DropReason::RouteLoops),
             Verdict::Forward(to) => self.forward((tunnel, to), vnet, (scratch, len), now),
             Verdict::NoRoute => {
@@ -117,8 +155,8 @@ impl Node {
         Ok(())
     }
 
-    fn deliver(&mut self, packet: &[u8]) -> Result<(), DropReason> {
-        if !self.outbox.deliver(packet) {
+    fn deliver(&mut self, packet: &[u8], inner: &Inner) -> Result<(), DropReason> {
+        if !self.outbox.deliver_parsed(packet, inner) {
             return Err(DropReason::OutboxFull);
         }
         self.counters.delivered_packets += 1;
@@ -134,7 +172,7 @@ impl Node {
         (scratch, len): (&mut [u8], usize),
         now: Instant,
     ) -> Result<(), DropReason> {
-        let mtu = self.mtu(to, vnet)?;
+        let (mtu, _) = self.link(to, vnet)?;
         if len > usize::from(mtu) {
             let kind = ErrorKind::PacketTooBig { mtu };
             self.report_to_tunnel(kind, from, &scratch[..len], now);

@@ -1,13 +1,11 @@
 //! The node: its face towards the driver, and what it owns.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::fib::Guard;
-use crate::id::{NodeId, TunnelId, VnetId, WorkerId};
-use crate::packet::{Offload, Outbox, Transmit};
+use crate::id::{NodeId, TunnelId, TunnelMap, VnetId, WorkerId, Workers};
+use crate::packet::{Batch, Offload, Outbox, Parcel, Transmit};
 use crate::program::{self, Tables, TunnelChange};
 use crate::source::Slice;
 use crate::tunnel::bucket::Bucket;
@@ -26,8 +24,10 @@ pub struct NodeConfig {
     pub slice: Option<Slice>,
     /// Its number.
     pub node: NodeId,
-    /// The worker that owns it.
+    /// The worker that owns this part of it.
     pub worker: WorkerId,
+    /// How many workers there are, each with a part.
+    pub workers: Workers,
     /// Which end of tunnels it is.
     pub role: Role,
 }
@@ -46,14 +46,15 @@ pub enum Role {
     },
 }
 
-/// A router: give it packets, datagrams and the time, and after each batch take everything from
-/// `poll_transmit`, then `poll_event`, then wait no longer than `poll_timeout`.
+/// One worker's part of a router: give it packets, datagrams, batches of other workers and the time,
+/// and after each batch take everything from `poll_transmit`, then `poll_handover`, then
+/// `poll_event`, then wait no longer than `poll_timeout`.
 #[derive(Debug)]
 pub struct Node {
     pub(super) config: NodeConfig,
     pub(super) tables: Arc<Tables>,
     pub(super) tunnels: Tunnels,
-    pub(super) links: HashMap<TunnelId, Link>,
+    pub(super) links: TunnelMap<Link>,
     pub(super) outbox: Outbox,
     pub(super) counters: Counters,
     pub(super) overlay_errors: Bucket,
@@ -64,17 +65,33 @@ pub struct Node {
 /// A tunnel as the node knows it.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) handle: Handle,
+    pub(super) place: Place,
     pub(super) vnet: VnetId,
     pub(super) mtu: u16,
     pub(super) errors: Bucket,
     pub(super) tx: Count,
     pub(super) rx: Count,
     pub(super) dropped_packets: u64,
-    /// Of `Status::given_up_packets`, how many are in the counters.
-    given_up_seen: u64,
     name: String,
     kind: &'static str,
+}
+
+/// Whose a tunnel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// This worker's.
+    Here(Handle),
+    /// Another worker's.
+    At(WorkerId),
+}
+
+/// How a packet came to this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// By its own port.
+    Direct,
+    /// By another worker, which took this one for the owner. It is not handed on.
+    HandedOver,
 }
 
 /// Packets and their bytes.
@@ -97,10 +114,10 @@ impl Node {
     pub fn new(config: NodeConfig, tables: Arc<Tables>, now: Instant) -> Self {
         Self {
             tunnels: Tunnels::new(config.worker, now),
+            outbox: Outbox::of(config.worker, config.workers),
             config,
             tables,
-            links: HashMap::new(),
-            outbox: Outbox::new(),
+            links: TunnelMap::default(),
             counters: Counters::default(),
             overlay_errors: Bucket::default(),
             scratch: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
@@ -116,9 +133,7 @@ impl Node {
         match change {
             TunnelChange::Put(id, tunnel) => self.put(id, tunnel, now),
             TunnelChange::Delete(id) => {
-                if let Some(link) = self.links.remove(&id) {
-                    self.tunnels.delete(link.handle);
-                }
+                self.delete(id);
                 Ok(())
             }
         }
@@ -127,42 +142,96 @@ impl Node {
     /// Says where a tunnel's peer was heard last, before a restart. Without a configured endpoint
     /// and before the peer is heard again, the handshake begins there.
     pub fn hint_endpoint(&mut self, id: TunnelId, endpoint: SocketAddr, now: Instant) {
-        if let Some(link) = self.links.get(&id) {
+        if let Some(Place::Here(handle)) = self.links.get(&id).map(|link| link.place) {
             self.tunnels
-                .hint_endpoint(link.handle, endpoint, now, &mut self.outbox);
+                .hint_endpoint(handle, endpoint, now, &mut self.outbox);
         }
     }
 
     /// Takes a packet that the overlay wants sent. It is overwritten.
     pub fn handle_overlay(&mut self, packet: &mut [u8], offload: Offload, now: Instant) {
         self.counters.overlay_rx += 1;
-        let mut scratch = std::mem::take(&mut self.scratch);
-        if let Err(reason) = self.egress(packet, offload, &mut scratch, now) {
-            self.counters.count_drops(reason, 1);
-        }
-        self.scratch = scratch;
+        self.overlay(packet, offload, Arrival::Direct, now);
     }
 
     /// Takes a datagram from the underlay.
     pub fn handle_underlay(&mut self, from: SocketAddr, datagram: &mut [u8], now: Instant) {
-        self.counters.underlay_rx += 1;
+        let segment_size = datagram.len();
+        self.handle_train(from, (datagram, segment_size), now);
+    }
+
+    /// Takes datagrams of one sender: `segment_size` bytes each, the last may be shorter.
+    pub fn handle_train(
+        &mut self,
+        from: SocketAddr,
+        (train, segment_size): (&mut [u8], usize),
+        now: Instant,
+    ) {
+        let guard = crate::fib::pin();
         let mut scratch = std::mem::take(&mut self.scratch);
-        if let Err(reason) = self.ingress(from, datagram, &mut scratch, now) {
-            self.counters.count_drops(reason, 1);
+        for datagram in train.chunks_mut(segment_size.max(1)) {
+            self.counters.underlay_rx += 1;
+            let datagram = (&*datagram, Arrival::Direct);
+            let done = self.ingress(from, datagram, &mut scratch, now, &guard);
+            self.count(done);
         }
         self.scratch = scratch;
     }
 
+    /// Takes what another worker handed over.
+    pub fn handle_batch(&mut self, batch: &mut Batch, now: Instant) {
+        let guard = crate::fib::pin();
+        for (parcel, packet) in batch.iter_mut() {
+            self.counters.handed_in += 1;
+            if let Parcel::Overlay(offload) = parcel {
+                self.overlay(packet, offload, Arrival::HandedOver, now);
+                continue;
+            }
+            let mut scratch = std::mem::take(&mut self.scratch);
+            let done = match parcel {
+                Parcel::Overlay(_) => Ok(()),
+                Parcel::Underlay(from) => {
+                    let datagram = (&*packet, Arrival::HandedOver);
+                    self.ingress(from, datagram, &mut scratch, now, &guard)
+                }
+                Parcel::Initiation(from, tunnel) => {
+                    self.initiation((from, tunnel), packet, &mut scratch)
+                }
+                Parcel::Encap(tunnel, vnet) => {
+                    let len = packet.len().min(scratch.len());
+                    scratch[..len].copy_from_slice(&packet[..len]);
+                    self.encap(tunnel, vnet, (&mut scratch, len), now)
+                }
+            };
+            self.count(done);
+            self.scratch = scratch;
+        }
+    }
+
+    fn overlay(&mut self, packet: &mut [u8], offload: Offload, arrival: Arrival, now: Instant) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.egress(packet, (offload, arrival), &mut scratch, now);
+        self.count(done);
+        self.scratch = scratch;
+    }
+
+    fn count(&mut self, done: Result<(), DropReason>) {
+        if let Err(reason) = done {
+            self.counters.count_drops(reason, 1);
+        }
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.tunnels.handle_timeout(now, &mut self.outbox);
-        for link in self.links.values_mut() {
-            let given_up = self.tunnels.status(link.handle, now).given_up_packets;
-            let new = given_up.saturating_sub(link.given_up_seen);
-            link.given_up_seen = given_up;
-            link.dropped_packets += new;
-            self.counters.count_drops(DropReason::SessionGivenUp, new);
-        }
+        let (links, counters) = (&mut self.links, &mut self.counters);
+        let mut given_up = |tunnel, packets| {
+            counters.count_drops(DropReason::SessionGivenUp, packets);
+            if let Some(link) = links.get_mut(&tunnel) {
+                link.dropped_packets += packets;
+            }
+        };
+        self.tunnels
+            .handle_timeout(now, &mut self.outbox, &mut given_up);
     }
 
     /// When [`Node::handle_timeout`] wants to be called; `None` when nothing is ever due.
@@ -176,6 +245,16 @@ impl Node {
         self.outbox.poll_transmit()
     }
 
+    /// The next batch for another worker, or `None`. It comes back by [`Node::give_back`].
+    pub fn poll_handover(&mut self) -> Option<(WorkerId, Batch)> {
+        self.outbox.poll_handover()
+    }
+
+    /// Takes a batch back that [`Node::poll_handover`] gave.
+    pub fn give_back(&mut self, batch: Batch) {
+        self.outbox.give_back(batch);
+    }
+
     /// The next event, or `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.tunnels.poll_event()
@@ -187,21 +266,24 @@ impl Node {
         &self.counters
     }
 
-    /// All tunnels as they are, by number.
+    /// All tunnels of this worker as they are, by number.
     #[must_use]
     pub fn tunnels(&self, now: Instant) -> Vec<TunnelStatus> {
         let mut all: Vec<_> = self
             .links
             .iter()
-            .map(|(id, link)| self.status(*id, link, now))
+            .filter_map(|(id, link)| self.status(*id, link, now))
             .collect();
         all.sort_by_key(|status| status.id);
         all
     }
 
-    fn status(&self, id: TunnelId, link: &Link, now: Instant) -> TunnelStatus {
-        let status = self.tunnels.status(link.handle, now);
-        TunnelStatus {
+    fn status(&self, id: TunnelId, link: &Link, now: Instant) -> Option<TunnelStatus> {
+        let Place::Here(handle) = link.place else {
+            return None;
+        };
+        let status = self.tunnels.status(handle, now);
+        Some(TunnelStatus {
             id,
             vnet: link.vnet,
             name: link.name.clone(),
@@ -214,6 +296,14 @@ impl Node {
             rx_packets: link.rx.packets,
             rx_bytes: link.rx.bytes,
             dropped_packets: link.dropped_packets,
+        })
+    }
+
+    fn delete(&mut self, id: TunnelId) {
+        match self.links.remove(&id).map(|link| link.place) {
+            Some(Place::Here(handle)) => self.tunnels.delete(handle),
+            Some(Place::At(_)) => self.tunnels.delete_elsewhere(id),
+            None => {}
         }
     }
 
@@ -226,33 +316,37 @@ impl Node {
             ));
         }
         // What waits in a tunnel, or travels under its keys, belongs to the vnet it was sent in.
-        if let Some(link) = self.links.get(&id)
-            && link.vnet != tunnel.vnet
-            && let Some(link) = self.links.remove(&id)
+        if self
+            .links
+            .get(&id)
+            .is_some_and(|link| link.vnet != tunnel.vnet)
         {
-            self.tunnels.delete(link.handle);
+            self.delete(id);
         }
-        let handle = self
-            .tunnels
-            .put(id, &tunnel.kind, tunnel.mtu, now, &mut self.outbox)
-            .map_err(|error| error.to_string())?;
+        let owner = self.config.workers.owner(id);
+        let place = if owner == self.config.worker {
+            self.tunnels
+                .put(id, &tunnel.kind, tunnel.mtu, now, &mut self.outbox)
+                .map(Place::Here)
+        } else {
+            self.tunnels
+                .put_elsewhere(id, &tunnel.kind)
+                .map(|()| Place::At(owner))
+        };
+        let place = place.map_err(|error| error.to_string())?;
         let kind = tunnel.kind.kind();
         let link = self.links.entry(id).or_insert_with(|| Link {
-            handle,
+            place,
             vnet: tunnel.vnet,
             mtu: tunnel.mtu,
             errors: Bucket::default(),
             tx: Count::default(),
             rx: Count::default(),
             dropped_packets: 0,
-            given_up_seen: 0,
             name: String::new(),
             kind,
         });
-        if link.handle != handle || self.tunnels.status(handle, now).given_up_packets == 0 {
-            link.given_up_seen = 0;
-        }
-        (link.handle, link.kind, link.mtu, link.name) = (handle, kind, tunnel.mtu, tunnel.name);
+        (link.place, link.kind, link.mtu, link.name) = (place, kind, tunnel.mtu, tunnel.name);
         Ok(())
     }
 
@@ -268,9 +362,16 @@ impl Node {
         if link.vnet != vnet {
             return Err(DropReason::TunnelVnetMismatch);
         }
+        let handle = match link.place {
+            Place::Here(handle) => handle,
+            Place::At(owner) => {
+                let parcel = Parcel::Encap(id, vnet);
+                return self.hand_over(owner, Arrival::Direct, parcel, &buffer[..len]);
+            }
+        };
         let sent = self
             .tunnels
-            .encap(link.handle, buffer, len, now, &mut self.outbox);
+            .encap(handle, buffer, len, now, &mut self.outbox);
         if let Err(refusal) = sent {
             link.dropped_packets += 1;
             return Err(refusal.into());
@@ -281,17 +382,30 @@ impl Node {
         Ok(())
     }
 
-    /// The MTU of a tunnel, if it belongs to `vnet`.
-    pub(super) fn mtu(&self, id: TunnelId, vnet: VnetId) -> Result<u16, DropReason> {
+    /// MTU and place of a tunnel, if it belongs to `vnet`.
+    pub(super) fn link(&self, id: TunnelId, vnet: VnetId) -> Result<(u16, Place), DropReason> {
         let link = self.links.get(&id).ok_or(DropReason::Gone)?;
         if link.vnet != vnet {
             return Err(DropReason::TunnelVnetMismatch);
         }
-        Ok(link.mtu)
+        Ok((link.mtu, link.place))
     }
 
-    /// Pins the tables for one packet or super-packet.
-    pub(super) fn pin() -> Guard {
-        crate::fib::pin()
+    /// Gives a packet to the worker that can go on with it.
+    pub(super) fn hand_over(
+        &mut self,
+        to: WorkerId,
+        arrival: Arrival,
+        parcel: Parcel,
+        packet: &[u8],
+    ) -> Result<(), DropReason> {
+        if arrival == Arrival::HandedOver {
+            return Err(DropReason::HandoverLoops);
+        }
+        if !self.outbox.hand_over(to, parcel, packet) {
+            return Err(DropReason::HandoverFull);
+        }
+        self.counters.handed_over += 1;
+        Ok(())
     }
 }

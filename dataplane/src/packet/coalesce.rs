@@ -111,12 +111,13 @@ impl Coalescer {
     }
 
     pub(super) fn push(&mut self, packet: &[u8]) -> bool {
-        let Ok(inner) = Inner::parse(packet) else {
-            return false;
-        };
+        Inner::parse(packet).is_ok_and(|inner| self.push_parsed(packet, &inner))
+    }
+
+    pub(super) fn push_parsed(&mut self, packet: &[u8], inner: &Inner) -> bool {
         let packet = &packet[..inner.total_len];
-        let Some(shape) = Shape::of(packet, &inner) else {
-            self.close_of(&inner);
+        let Some(shape) = Shape::of(packet, inner) else {
+            self.close_of(inner);
             return self.push_single(packet, Offload::NONE);
         };
         let hash = shape.flow.hash();

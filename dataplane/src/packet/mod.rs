@@ -8,8 +8,10 @@ mod offload;
 mod split;
 mod coalesce;
 mod train;
+mod handover;
 mod outbox;
 
+pub use handover::{BATCHES_MAX, Batch, PARCELS_MAX, Parcel};
 pub use offload::{Offload, PartialChecksum, Segmentation, VNET_HDR_LEN};
 pub use outbox::{Outbox, Transmit};
 pub use split::Segments;

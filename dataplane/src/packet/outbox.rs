@@ -3,8 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::id::{WorkerId, Workers};
+use crate::wire::ip::Inner;
+
 use super::Offload;
 use super::coalesce::Coalescer;
+use super::handover::{Batch, Handovers, Parcel};
 use super::train::Trains;
 
 /// One thing to send.
@@ -33,15 +37,23 @@ pub enum Transmit<'a> {
 pub struct Outbox {
     trains: Trains,
     overlay: Coalescer,
+    handovers: Handovers,
 }
 
 impl Outbox {
-    /// An empty outbox with all its memory (about 15 MiB, touched as it is used).
+    /// An empty outbox of the only worker, with all its memory (about 15 MiB, touched as it is used).
     #[must_use]
     pub fn new() -> Self {
+        Self::of(WorkerId(0), Workers::ONE)
+    }
+
+    /// An empty outbox of one of several workers: 4 MiB more.
+    #[must_use]
+    pub fn of(worker: WorkerId, workers: Workers) -> Self {
         Self {
             trains: Trains::new(),
             overlay: Coalescer::new(),
+            handovers: Handovers::new(worker, workers),
         }
     }
 
@@ -66,6 +78,30 @@ impl Outbox {
     #[must_use]
     pub fn deliver(&mut self, packet: &[u8]) -> bool {
         self.overlay.push(packet)
+    }
+
+    /// [`Outbox::deliver`] of a packet whose parse the caller has.
+    #[must_use]
+    pub fn deliver_parsed(&mut self, packet: &[u8], inner: &Inner) -> bool {
+        self.overlay.push_parsed(packet, inner)
+    }
+
+    /// Queues a packet for another worker. False when that many are under way already, or there is
+    /// no such worker: the caller drops and counts.
+    #[must_use]
+    pub fn hand_over(&mut self, to: WorkerId, parcel: Parcel, packet: &[u8]) -> bool {
+        self.handovers.push(to, parcel, packet)
+    }
+
+    /// The next batch for another worker; `None` when there is none. It comes back by
+    /// [`Outbox::give_back`].
+    pub fn poll_handover(&mut self) -> Option<(WorkerId, Batch)> {
+        self.handovers.pop()
+    }
+
+    /// Takes a batch back whose [`Batch::home`] is this outbox's worker.
+    pub fn give_back(&mut self, batch: Batch) {
+        self.handovers.give_back(batch);
     }
 
     /// Queues a packet that is one super-packet already, or has a checksum left to complete.

@@ -16,17 +16,15 @@ use super::vnet::VnetWriter;
 use super::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};
 use crate::fib::return_table::{self, Owner};
 use crate::fib::{Nexthop, Nexthops, lpm, routes};
-use crate::id::{NodeId, TunnelId, VnetId, WorkerId};
+use crate::id::{NodeId, TunnelId, VnetId, Workers};
 use crate::source::{Leases, NoAddressLeft, RANGE_V4, RANGE_V6, Slice};
 
-/// The only worker of a node, as long as there is one.
-const WORKER: WorkerId = WorkerId(0);
 /// Smallest inner MTU: every IPv4 host takes 576 bytes (RFC 1122, section 3.3.2).
 const MTU_MIN: u16 = 576;
 /// Largest inner MTU: a jumbo frame.
 const MTU_MAX: u16 = 9000;
 
-/// What the worker that owns a tunnel is told.
+/// What the workers are told of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TunnelChange {
     /// The tunnel exists, with these properties.
@@ -101,15 +99,15 @@ struct Run<'a> {
 
 impl Programmer {
     /// A node that was told nothing yet: an edge with its slice, or a site without one.
-    pub fn new(slice: Option<Slice>, node: NodeId) -> Self {
+    pub fn new(slice: Option<Slice>, node: NodeId, workers: Workers) -> Self {
         let returns = return_table::Writer::new();
         Self {
             node,
-            tables: Arc::new(Tables::new(returns.table().clone())),
+            tables: Arc::new(Tables::new(returns.table().clone(), workers)),
             spec: Spec::default(),
             vnets: BTreeMap::new(),
             returns,
-            leases: slice.map(Leases::new),
+            leases: slice.map(|slice| Leases::new(slice, workers)),
         }
     }
 
@@ -238,9 +236,9 @@ impl Programmer {
             return Err(Refusal::VnetZero);
         }
         let is_edge = self.leases.is_some();
-        let address = match &mut self.leases {
-            Some(leases) => Some(leases.lease(id, WORKER)?),
-            None => None,
+        let addresses = match &mut self.leases {
+            Some(leases) => leases.lease(id)?,
+            None => Vec::new(),
         };
         let writer = self.vnets.entry(id).or_default();
         self.tables
@@ -248,11 +246,11 @@ impl Programmer {
         if self.spec.vnets.insert(id, vnet.clone()).is_some() {
             return Ok(());
         }
-        if let Some(address) = address {
+        for (worker, address) in self.tables.workers.iter().zip(addresses) {
             let owner = Owner {
                 vnet: id,
                 node: self.node,
-                worker: WORKER,
+                worker,
             };
             self.returns
                 .set(Ipv4Net::from(address), owner)
@@ -264,9 +262,9 @@ impl Programmer {
 
     /// Takes a vnet away, and whatever is still in it.
     fn delete_vnet(&mut self, id: VnetId, run: &mut Run<'_>) {
-        let address = self.leases.as_mut().and_then(|leases| leases.release(id));
+        let released = self.leases.as_mut().map(|leases| leases.release(id));
         self.publish_sources();
-        if let Some(address) = address {
+        for address in released.into_iter().flatten() {
             self.returns.clear(Ipv4Net::from(address));
         }
         self.tables.publish(id, None);

@@ -10,7 +10,7 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 use crate::fib::{Nexthop, Nexthops, Weighted, pin};
-use crate::id::{NodeId, TunnelId, VnetId, WorkerId};
+use crate::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use crate::source::Slice;
 use crate::tunnel;
 use crate::tunnel::wireguard::{self, PrivateKey, PublicKey};
@@ -108,7 +108,7 @@ fn spec(vnets: &[u16], tunnels: &[(u32, Tunnel)], routes: &[(RouteKey, Route)]) 
 
 fn edge() -> Programmer {
     let slice = Slice::new("100.64.0.0/20".parse().unwrap()).unwrap();
-    Programmer::new(Some(slice), NodeId(3))
+    Programmer::new(Some(slice), NodeId(3), Workers::ONE)
 }
 
 /// Goes to `target`, with a worker that takes everything.
@@ -532,7 +532,7 @@ fn changes_in_a_senseless_order_leave_no_route_to_a_tunnel_that_is_gone() {
 
 #[test]
 fn a_site_routes_the_source_range_and_delivers_its_own_network() {
-    let mut programmer = Programmer::new(None, NodeId(0));
+    let mut programmer = Programmer::new(None, NodeId(0), Workers::ONE);
     let local = Route::from(Nexthop::Local);
     let target = spec(
         &[1],

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::apply::Programmer;
 use crate::fib::Nexthops;
 use crate::fib::return_table::Owner;
-use crate::id::VnetId;
+use crate::id::{VnetId, WorkerId};
 use crate::source::to_v6;
 
 /// One prefix of a vnet's FIB.
@@ -35,16 +35,18 @@ pub struct ReturnRow {
     pub owner: Owner,
 }
 
-/// The source addresses of one vnet.
+/// The source addresses of one vnet on one worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceRow {
     /// The vnet.
     pub vnet: VnetId,
     /// The customer's name for it.
     pub vnet_name: String,
-    /// Its IPv4 source address on this node.
+    /// The worker that owns the tunnels of its connections.
+    pub worker: WorkerId,
+    /// The IPv4 source address.
     pub ipv4: Ipv4Addr,
-    /// Its IPv6 source address on this node.
+    /// The IPv6 source address.
     pub ipv6: Ipv6Addr,
 }
 
@@ -72,18 +74,26 @@ impl Programmer {
             .collect()
     }
 
-    /// The source addresses of this node, by vnet. Empty on a site.
+    /// The source addresses of this node, by vnet and worker. Empty on a site.
     pub fn source_rows(&self) -> Vec<SourceRow> {
-        self.leases
-            .iter()
-            .flat_map(|leases| leases.iter())
-            .map(|(vnet, ipv4)| SourceRow {
-                vnet,
-                vnet_name: self.name(vnet),
-                ipv4,
-                ipv6: to_v6(ipv4),
-            })
-            .collect()
+        let mut rows = Vec::new();
+        if let Some(leases) = &self.leases {
+            for vnet in leases.vnets() {
+                let workers = leases.workers().iter();
+                rows.extend(
+                    workers
+                        .zip(leases.of(vnet))
+                        .map(|(worker, ipv4)| SourceRow {
+                            vnet,
+                            vnet_name: self.name(vnet),
+                            worker,
+                            ipv4,
+                            ipv6: to_v6(ipv4),
+                        }),
+                );
+            }
+        }
+        rows
     }
 
     fn name(&self, vnet: VnetId) -> String {

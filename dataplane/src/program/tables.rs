@@ -9,8 +9,8 @@ use crate::fib::publish::Published;
 use crate::fib::return_table::ReturnTable;
 use crate::fib::routes::Routes;
 use crate::fib::{Guard, Nexthop, pin};
-use crate::id::{TunnelId, VnetId};
-use crate::source::{Sources, is_source};
+use crate::id::{TunnelId, VnetId, WorkerId, Workers};
+use crate::source::{Sources, is_source, to_v6};
 
 /// Vnets are found in two loads: 256 pages of 256, each page made when its first vnet comes.
 const PAGE: usize = 256;
@@ -21,15 +21,18 @@ type Page = Box<[Published<VnetTables>]>;
 pub struct Tables {
     /// Who owns a source address of 100.64.0.0/12.
     pub returns: Arc<ReturnTable>,
-    /// The source address of each vnet.
+    /// The source addresses of each vnet.
     pub sources: Sources,
+    /// How many workers the node has, which says who owns a tunnel.
+    pub workers: Workers,
     pages: Box<[OnceLock<Page>]>,
 }
 
 impl Tables {
-    pub(super) fn new(returns: Arc<ReturnTable>) -> Self {
+    pub(super) fn new(returns: Arc<ReturnTable>, workers: Workers) -> Self {
         Self {
             returns,
+            workers,
             sources: Sources::default(),
             pages: (0..PAGE).map(|_| OnceLock::new()).collect(),
         }
@@ -47,6 +50,21 @@ impl Tables {
     pub fn route(&self, vnet: VnetId, destination: IpAddr) -> Option<Nexthop> {
         let guard = pin();
         self.vnet(vnet, &guard)?.route(destination, || 0, &guard)
+    }
+
+    /// The address that a connection of `vnet` to `destination` is bound to, of the same family: one
+    /// of the worker that owns the tunnel there, so that no packet changes workers. Without a route
+    /// any worker's is as good. `None` when the vnet is not active on this node.
+    pub fn source(&self, vnet: VnetId, destination: IpAddr) -> Option<IpAddr> {
+        let worker = match self.route(vnet, destination) {
+            Some(Nexthop::Tunnel(tunnel)) => self.workers.owner(tunnel),
+            Some(Nexthop::Local) | None => WorkerId(0),
+        };
+        let source = self.sources.at(vnet, worker)?;
+        Some(match destination {
+            IpAddr::V4(_) => source.into(),
+            IpAddr::V6(_) => to_v6(source).into(),
+        })
     }
 
     pub(super) fn publish(&self, vnet: VnetId, tables: Option<VnetTables>) {

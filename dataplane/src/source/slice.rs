@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::fib::return_table::WORKER_MAX;
-use crate::id::WorkerId;
+use crate::id::{WorkerId, Workers};
 
 /// All IPv4 source addresses of all nodes: 100.64.0.0/12.
 pub const RANGE_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 12);
@@ -54,7 +53,7 @@ pub enum SliceError {
     TooSmall(Ipv4Net),
 }
 
-/// A node's part of 100.64.0.0/12: a /12 to /24 inside it. Its /24s go to the workers in order.
+/// A node's part of 100.64.0.0/12: a /12 to /24 inside it. Its /24s go to the workers in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Ipv4Net", into = "Ipv4Net")]
 pub struct Slice(Ipv4Net);
@@ -95,10 +94,17 @@ impl Slice {
         to_v6(self.router())
     }
 
-    /// The /24 that a worker takes source addresses from; `None` when the slice has no such worker.
-    pub fn worker_net(&self, worker: WorkerId) -> Option<Ipv4Net> {
-        let first = Ipv4Addr::from_bits(self.0.network().to_bits() + (u32::from(worker.0) << 8));
-        (worker <= WORKER_MAX && self.0.contains(&first)).then(|| Ipv4Net::new_assert(first, 24))
+    /// How many /24s it has.
+    pub fn blocks(&self) -> u32 {
+        1 << (24 - self.0.prefix_len())
+    }
+
+    /// The `block`th /24 that a worker takes source addresses from: the slice's /24s go to its
+    /// workers in turn, so that the worker follows from the address alone. `None` past the end.
+    pub fn worker_net(&self, worker: WorkerId, workers: Workers, block: u32) -> Option<Ipv4Net> {
+        let index = block * u32::from(workers.count()) + u32::from(worker.0);
+        let first = Ipv4Addr::from_bits(self.0.network().to_bits() + (index << 8));
+        (workers.has(worker) && index < self.blocks()).then(|| Ipv4Net::new_assert(first, 24))
     }
 }
 
@@ -137,10 +143,18 @@ mod tests {
                 .parse::<Ipv6Addr>()
                 .unwrap()
         );
-        let net = |worker| slice.worker_net(WorkerId(worker)).map(|n| n.to_string());
-        assert_eq!(net(0).as_deref(), Some("100.64.16.0/24"));
-        assert_eq!(net(15).as_deref(), Some("100.64.31.0/24"));
-        assert_eq!(net(16), None);
+        let net = |worker, workers, block| {
+            let workers = Workers::new(workers).unwrap();
+            let net = slice.worker_net(WorkerId(worker), workers, block);
+            net.map(|net| net.to_string())
+        };
+        assert_eq!(net(0, 1, 0).as_deref(), Some("100.64.16.0/24"));
+        assert_eq!(net(0, 1, 15).as_deref(), Some("100.64.31.0/24"));
+        assert_eq!(net(0, 1, 16), None);
+        assert_eq!(net(1, 2, 0).as_deref(), Some("100.64.17.0/24"));
+        assert_eq!(net(1, 2, 7).as_deref(), Some("100.64.31.0/24"));
+        assert_eq!(net(1, 2, 8), None);
+        assert_eq!(net(2, 2, 0), None);
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! The leases as everybody else reads them: vnet to source address, and back.
+//! The leases as everybody else reads them: vnet to source addresses, and back.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use arc_swap::ArcSwap;
 
-use super::{Leases, to_v4, to_v6};
-use crate::id::VnetId;
+use super::{Leases, to_v4};
+use crate::id::{VnetId, WorkerId};
 
 /// A snapshot of the leases that is replaced as a whole: two reads may see two of them, one read
 /// never a mixture.
@@ -17,33 +17,33 @@ pub struct Sources {
 
 #[derive(Debug, Default)]
 struct Snapshot {
-    addresses: HashMap<VnetId, Ipv4Addr>,
+    /// By worker.
+    addresses: HashMap<VnetId, Vec<Ipv4Addr>>,
     vnets: HashMap<Ipv4Addr, VnetId>,
 }
 
 impl Sources {
     /// Replaces the snapshot. Only the program thread does.
     pub fn publish(&self, leases: &Leases) {
-        self.snapshot.store(
-            Snapshot {
-                addresses: leases.iter().collect(),
-                vnets: leases
-                    .iter()
-                    .map(|(vnet, address)| (address, vnet))
-                    .collect(),
-            }
-            .into(),
-        );
+        let addresses: HashMap<_, _> = leases.vnets().map(|vnet| (vnet, leases.of(vnet))).collect();
+        let vnets = addresses
+            .iter()
+            .flat_map(|(vnet, all)| all.iter().map(|address| (*address, *vnet)))
+            .collect();
+        self.snapshot.store(Snapshot { addresses, vnets }.into());
     }
 
-    /// The IPv4 source address of a vnet; `None` when it is not active on this node.
+    /// The IPv4 source address of a vnet on a worker; `None` when the vnet is not active on this
+    /// node, or there is no such worker.
+    pub fn at(&self, vnet: VnetId, worker: WorkerId) -> Option<Ipv4Addr> {
+        let snapshot = self.snapshot.load();
+        let all = snapshot.addresses.get(&vnet)?;
+        all.get(usize::from(worker.0)).copied()
+    }
+
+    /// The first worker's IPv4 source address of a vnet; `None` when it is not active on this node.
     pub fn of(&self, vnet: VnetId) -> Option<Ipv4Addr> {
-        self.snapshot.load().addresses.get(&vnet).copied()
-    }
-
-    /// The IPv6 source address of a vnet; `None` when it is not active on this node.
-    pub fn of_v6(&self, vnet: VnetId) -> Option<Ipv6Addr> {
-        self.of(vnet).map(to_v6)
+        self.at(vnet, WorkerId(0))
     }
 
     /// The vnet that a source address, of either family, names on this node.

@@ -50,6 +50,25 @@ impl Tunnels {
         }
     }
 
+    /// Notes a tunnel of another worker, for messages that only this note can tell apart.
+    ///
+    /// # Errors
+    /// [`wireguard::PutError`], and nothing has changed.
+    pub fn put_elsewhere(
+        &mut self,
+        tunnel: TunnelId,
+        config: &Config,
+    ) -> Result<(), wireguard::PutError> {
+        match config {
+            Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config),
+        }
+    }
+
+    /// Forgets a tunnel of another worker.
+    pub fn delete_elsewhere(&mut self, tunnel: TunnelId) {
+        self.wireguard.delete_elsewhere(tunnel);
+    }
+
     /// Deletes a tunnel with its sessions and whatever waits in it.
     pub fn delete(&mut self, handle: Handle) {
         match handle {
@@ -88,6 +107,12 @@ impl Tunnels {
         }
     }
 
+    /// The worker that a datagram names; `None` when any of them can tell.
+    #[must_use]
+    pub fn addressee(datagram: &[u8]) -> Option<WorkerId> {
+        wireguard::addressee(datagram)
+    }
+
     /// Decapsulates `datagram` into `buffer` ([`super::DATAGRAM_LEN_MAX`] bytes).
     ///
     /// # Errors
@@ -103,15 +128,38 @@ impl Tunnels {
         self.wireguard.decap(from, datagram, buffer, now, out)
     }
 
+    /// Takes a datagram that another worker found to be a handshake initiation for this tunnel.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the datagram was dropped.
+    pub fn initiation(
+        &mut self,
+        handle: Handle,
+        from: SocketAddr,
+        datagram: &[u8],
+        buffer: &mut [u8],
+        out: &mut Outbox,
+    ) -> Result<Decap, Refusal> {
+        match handle {
+            Handle::WireGuard(slot) => self.wireguard.initiation(slot, from, datagram, buffer, out),
+        }
+    }
+
     /// When [`Tunnels::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.wireguard.poll_timeout()
     }
 
-    /// Retries, rekeys, keepalives, expiry.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
-        self.wireguard.handle_timeout(now, out);
+    /// Retries, rekeys, keepalives, expiry. `given_up` hears how many packets of a tunnel waited for
+    /// a session in vain.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        out: &mut Outbox,
+        given_up: &mut dyn FnMut(TunnelId, u64),
+    ) {
+        self.wireguard.handle_timeout(now, out, given_up);
     }
 
     /// The next event; at most one of a kind waits per tunnel.

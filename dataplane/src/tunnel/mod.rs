@@ -85,6 +85,12 @@ pub enum Decap {
         /// Its length in bytes.
         len: usize,
     },
+    /// A handshake initiation that passed the gate, of the peer of another worker's tunnel: that
+    /// worker is to be given the datagram.
+    Elsewhere {
+        /// The tunnel.
+        tunnel: TunnelId,
+    },
 }
 
 /// Something that its driver may want to know.
@@ -109,6 +115,4 @@ pub struct Status {
     pub since_handshake: Option<Duration>,
     /// Whether there is a session that can carry packets.
     pub is_up: bool,
-    /// Packets that waited for a session and were given up.
-    pub given_up_packets: u64,
 }

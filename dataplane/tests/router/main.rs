@@ -7,6 +7,7 @@
     reason = "all of this program is a test"
 )]
 
+mod allocations;
 mod namespaces;
 mod role;
 mod world;

@@ -4,7 +4,7 @@ use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use dataplane::fib::Nexthop;
-use dataplane::id::{NodeId, TunnelId, VnetId};
+use dataplane::id::{NodeId, TunnelId, VnetId, Workers};
 use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
@@ -61,6 +61,7 @@ fn router() {
             mtu: 1420,
             backend,
         },
+        workers: setting("PC_WORKERS").map(|count| Workers::new(count.parse().unwrap()).unwrap()),
         listen: vec![SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port)],
         overlay,
         endpoint_cache: setting("PC_CACHE").map(Into::into),
@@ -80,6 +81,7 @@ fn router() {
                 let counters = handle.counters().unwrap();
                 say("counters", &serde_json::to_string(&counters).unwrap());
             }
+            "heap" => say("heap", &crate::allocations::operations().to_string()),
             "tunnels" => say(
                 "tunnels",
                 &serde_json::to_string(&handle.tunnels()).unwrap(),
@@ -122,15 +124,16 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
         ..Spec::default()
     };
     spec.vnets.insert(VNET, Vnet { name: "v".into() });
-    spec.tunnels.insert(TUNNEL, tunnel);
+    let id = setting("PC_TUNNEL").map_or(TUNNEL, |id| TunnelId(id.parse().unwrap()));
+    spec.tunnels.insert(id, tunnel);
     if is_edge {
         spec.routes
-            .extend(lan.map(|prefix| route(prefix, Nexthop::Tunnel(TUNNEL))));
+            .extend(lan.map(|prefix| route(prefix, Nexthop::Tunnel(id))));
     } else {
         spec.routes
             .extend(lan.map(|prefix| route(prefix, Nexthop::Local)));
         spec.routes
-            .extend(edge.map(|prefix| route(prefix, Nexthop::Tunnel(TUNNEL))));
+            .extend(edge.map(|prefix| route(prefix, Nexthop::Tunnel(id))));
     }
     spec
 }

@@ -28,10 +28,7 @@ pub trait Vnets: Send + Sync + 'static {
 
 impl Vnets for Tables {
     fn source(&self, vnet: VnetId, to: IpAddr) -> Option<IpAddr> {
-        match to {
-            IpAddr::V4(_) => self.sources.of(vnet).map(IpAddr::V4),
-            IpAddr::V6(_) => self.sources.of_v6(vnet).map(IpAddr::V6),
-        }
+        Tables::source(self, vnet, to)
     }
 
     fn owner(&self, source: IpAddr) -> Option<VnetId> {

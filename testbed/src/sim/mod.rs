@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::fib::Nexthop;
-use dataplane::id::{NodeId, TunnelId, VnetId, WorkerId};
+use dataplane::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use dataplane::node::{Node, NodeConfig, Role};
 use dataplane::packet::{Offload, Segments, Transmit};
 use dataplane::program::{Programmer, Route, RouteKey, Spec, Tables, Tunnel, Vnet};
@@ -78,6 +78,7 @@ impl World {
             slice: Some(slice),
             node: NodeId(0),
             worker: WorkerId(0),
+            workers: Workers::ONE,
             role: Role::Edge,
         };
         let (edge, tables) = node(config, Some(slice), &spec, now);
@@ -319,6 +320,7 @@ fn site(number: u16, edge: SocketAddr, peer: wireguard::PublicKey, now: Instant)
         slice: None,
         node: NodeId(0),
         worker: WorkerId(0),
+        workers: Workers::ONE,
         role,
     };
     Site {
@@ -341,7 +343,7 @@ fn node(
     spec: &Spec,
     now: Instant,
 ) -> (Node, Arc<Tables>) {
-    let mut programmer = Programmer::new(slice, config.node);
+    let mut programmer = Programmer::new(slice, config.node, config.workers);
     let tables = Arc::clone(programmer.tables());
     let mut node = Node::new(config, Arc::clone(&tables), now);
     let delta = Spec::default().diff(spec);

@@ -13,15 +13,17 @@ use crate::packet::Outbox;
 use crate::tunnel::bucket::{Rate, SourceTable};
 use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Event, Refusal, Status};
 
-use super::identity::{Gate, Identity};
+use super::directory::{Directory, Place};
 use super::peer::Peer;
 use super::{Config, PublicKey};
 
 /// Peers of one worker: the 16 bits that a slot has in a receiver index.
 pub const PEERS_MAX: usize = 1 << 16;
 
-/// How often boringtun's timers are looked at: they count in whole seconds.
+/// How often each peer's timers are looked at: boringtun counts in whole seconds.
 const TICK: Duration = Duration::from_millis(250);
+/// Peers that are looked at in one go: 0.1 ms at 100 ns each, which is what packets wait.
+const TICK_PEERS: usize = 1024;
 
 /// Handshake messages from one source: as many as a site with 64 tunnels sends at once, then 20 a second
 /// (the kernel's own limit, drivers/net/wireguard/ratelimiter.c).
@@ -29,6 +31,22 @@ const HANDSHAKES: Rate = Rate {
     interval: Duration::from_millis(50),
     burst: 64,
 };
+
+/// The worker that a message names by its receiver index; `None` for an initiation, which names
+/// nobody, and for what is no message. The kernel steers by the same bytes.
+#[must_use]
+pub fn addressee(datagram: &[u8]) -> Option<WorkerId> {
+    const RESPONSE: u8 = 2;
+    const COOKIE_REPLY: u8 = 3;
+    const DATA: u8 = 4;
+    let index_ends_at = match datagram.first()? {
+        // The response carries its sender's index first.
+        &RESPONSE => 11,
+        &COOKIE_REPLY | &DATA => 7,
+        _ => return None,
+    };
+    datagram.get(index_ends_at).copied().map(WorkerId)
+}
 
 /// A peer of a [`Device`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,18 +66,20 @@ pub enum PutError {
     Full,
 }
 
-/// Owner of the peers of one worker, their identities and sessions.
+/// Owner of the peers of one worker and their sessions, with a directory of everybody's.
 pub struct Device {
     worker: WorkerId,
-    identities: Vec<Option<Identity>>,
+    directory: Directory,
     peers: Vec<Option<Peer>>,
-    /// By our public key and the peer's.
-    by_keys: HashMap<(PublicKey, PublicKey), Slot>,
     by_tunnel: HashMap<TunnelId, Slot>,
+    /// Tunnels of other workers: index of the identity, and the peer's key.
+    elsewhere: HashMap<TunnelId, (usize, PublicKey)>,
     sources: SourceTable,
     /// Slots with an endpoint to report, each once: never longer than `peers`.
     events: VecDeque<Slot>,
     tick_at: Instant,
+    /// The part of the peers that is looked at next, of how many.
+    tick_part: (usize, usize),
 }
 
 impl fmt::Debug for Device {
@@ -77,13 +97,14 @@ impl Device {
     pub fn new(worker: WorkerId, now: Instant) -> Self {
         Self {
             worker,
-            identities: Vec::new(),
+            directory: Directory::default(),
             peers: Vec::new(),
-            by_keys: HashMap::new(),
             by_tunnel: HashMap::new(),
+            elsewhere: HashMap::new(),
             sources: SourceTable::new(HANDSHAKES),
             events: VecDeque::new(),
             tick_at: now,
+            tick_part: (0, 1),
         }
     }
 
@@ -123,7 +144,7 @@ impl Device {
         if let Some(slot) = old {
             self.delete(slot);
         }
-        let slot = self.insert(tunnel, config, mtu, ours)?;
+        let slot = self.insert(tunnel, config, mtu)?;
         let peer = self.peer_mut(slot).expect("inserted above");
         peer.endpoint = learned.or(config.endpoint);
         peer.initiate(now, out);
@@ -137,12 +158,33 @@ impl Device {
         };
         self.events.retain(|other| *other != slot);
         self.by_tunnel.remove(&peer.tunnel);
-        let place = &mut self.identities[peer.identity];
-        let identity = place.as_mut().expect("a peer has its identity");
-        self.by_keys.remove(&(identity.public(), peer.config.peer));
-        identity.peers -= 1;
-        if identity.peers == 0 {
-            *place = None;
+        self.directory.leave(peer.identity, peer.config.peer);
+    }
+
+    /// Notes a peer of another worker, for initiations that arrive here.
+    ///
+    /// # Errors
+    /// [`PutError`], and nothing has changed.
+    pub fn put_elsewhere(&mut self, tunnel: TunnelId, config: &Config) -> Result<(), PutError> {
+        let ours = config.private_key.public();
+        let place = Place::At(tunnel);
+        match self.directory.place(ours, config.peer) {
+            Some(known) if known == place => return Ok(()),
+            Some(other) => return Err(PutError::PeerTaken(self.tunnel_at(other))),
+            None => {}
+        }
+        self.delete_elsewhere(tunnel);
+        let identity = self
+            .directory
+            .enter(&config.private_key, config.peer, place);
+        self.elsewhere.insert(tunnel, (identity, config.peer));
+        Ok(())
+    }
+
+    /// Forgets a peer of another worker.
+    pub fn delete_elsewhere(&mut self, tunnel: TunnelId) {
+        if let Some((identity, peer)) = self.elsewhere.remove(&tunnel) {
+            self.directory.leave(identity, peer);
         }
     }
 
@@ -207,16 +249,16 @@ impl Device {
                 (slot, before, peer.data(from, datagram, buffer, now, out)?)
             }
             Packet::HandshakeInit(_) => {
-                let slot = self.initiator(from, datagram, &packet, out)?;
-                let peer = self.peer_mut(slot).expect("the map names peers that are");
-                let before = peer.endpoint;
-                let decap = peer.initiation(from, datagram, buffer, out)?;
-                (slot, before, decap)
+                let slot = match self.directory.initiator(from, datagram, &packet, out)? {
+                    Place::Here(slot) => slot,
+                    Place::At(tunnel) => return Ok(Decap::Elsewhere { tunnel }),
+                };
+                return self.initiation(slot, from, datagram, buffer, out);
             }
             Packet::HandshakeResponse(response) => {
                 let (slot, peer) = self.peer_by_index(response.receiver_idx)?;
                 let identity = peer.identity;
-                self.pass_gate(identity, from, datagram, out)?;
+                self.directory.pass_gate(identity, from, datagram, out)?;
                 let peer = self.peer_mut(slot).expect("found above");
                 let before = peer.endpoint;
                 let decap = peer.response(from, datagram, buffer, now, out)?;
@@ -233,23 +275,59 @@ impl Device {
         Ok(decap)
     }
 
+    /// Takes an initiation that is known to name this peer, and passed the gate.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the datagram was dropped.
+    pub fn initiation(
+        &mut self,
+        slot: Slot,
+        from: SocketAddr,
+        datagram: &[u8],
+        buffer: &mut [u8],
+        out: &mut Outbox,
+    ) -> Result<Decap, Refusal> {
+        let peer = self.peer_mut(slot).ok_or(Refusal::UnknownPeer)?;
+        let before = peer.endpoint;
+        let decap = peer.initiation(from, datagram, buffer, out)?;
+        if before != Some(from) {
+            self.report(slot);
+        }
+        Ok(decap)
+    }
+
     /// When the timers are to be looked at; `None` without peers.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         (!self.by_tunnel.is_empty()).then_some(self.tick_at)
     }
 
-    /// Looks at the timers of all peers, if it is time.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+    /// Looks at the timers of the next part of the peers, if it is time. `given_up` hears how many
+    /// packets of a tunnel waited for a session in vain.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        out: &mut Outbox,
+        given_up: &mut dyn FnMut(TunnelId, u64),
+    ) {
         if now < self.tick_at {
             return;
         }
-        self.tick_at = now + TICK;
-        for identity in self.identities.iter().flatten() {
-            identity.reset();
-        }
-        for peer in self.peers.iter_mut().flatten() {
+        let (part, parts) = match self.tick_part {
+            (0, _) => {
+                self.directory.reset();
+                (0, self.peers.len().div_ceil(TICK_PEERS).max(1))
+            }
+            under_way => under_way,
+        };
+        self.tick_part = ((part + 1) % parts, parts);
+        self.tick_at = now + TICK / u32::try_from(parts).unwrap_or(1);
+        for peer in self.peers.iter_mut().skip(part).step_by(parts).flatten() {
             peer.handle_timeout(now, out);
+            let packets = std::mem::take(&mut peer.given_up_packets);
+            if packets > 0 {
+                given_up(peer.tunnel, packets);
+            }
         }
     }
 
@@ -271,7 +349,6 @@ impl Device {
             endpoint: peer.endpoint,
             since_handshake: peer.since_handshake(now),
             is_up: peer.is_up(),
-            given_up_packets: peer.given_up_packets,
         })
     }
 
@@ -282,11 +359,11 @@ impl Device {
         if ours == config.peer || !shared.was_contributory() {
             return Err(PutError::PeerKey);
         }
-        let taken = self.by_keys.get(&(ours, config.peer));
-        if let Some(other) = taken.and_then(|slot| self.peer(*slot))
-            && other.tunnel != tunnel
+        let taken = self.directory.place(ours, config.peer);
+        if let Some(other) = taken.map(|place| self.tunnel_at(place))
+            && other != tunnel
         {
-            return Err(PutError::PeerTaken(other.tunnel));
+            return Err(PutError::PeerTaken(other));
         }
         if self.by_tunnel.len() >= PEERS_MAX && !self.by_tunnel.contains_key(&tunnel) {
             return Err(PutError::Full);
@@ -294,27 +371,18 @@ impl Device {
         Ok(())
     }
 
-    fn insert(
-        &mut self,
-        tunnel: TunnelId,
-        config: &Config,
-        mtu: u16,
-        ours: PublicKey,
-    ) -> Result<Slot, PutError> {
+    fn insert(&mut self, tunnel: TunnelId, config: &Config, mtu: u16) -> Result<Slot, PutError> {
         let at = free(&mut self.peers);
         let slot = Slot(u16::try_from(at).map_err(|_error| PutError::Full)?);
+        let place = Place::Here(slot);
         let identity_at = self
-            .identities
-            .iter()
-            .position(|place| place.as_ref().is_some_and(|one| one.public() == ours))
-            .unwrap_or_else(|| free(&mut self.identities));
-        let place = &mut self.identities[identity_at];
-        let identity = place.get_or_insert_with(|| Identity::new(&config.private_key));
-        identity.peers += 1;
+            .directory
+            .enter(&config.private_key, config.peer, place);
+        let identity = self.directory.identity(identity_at);
+        let identity = identity.expect("entered above");
         let index = u32::from(self.worker.0) << 16 | u32::from(slot.0);
         let peer = Peer::new(tunnel, config, mtu, index, (identity_at, identity));
         self.peers[at] = Some(peer);
-        self.by_keys.insert((ours, config.peer), slot);
         self.by_tunnel.insert(tunnel, slot);
         self.events.reserve(self.peers.len());
         Ok(slot)
@@ -336,46 +404,12 @@ impl Device {
         peer.map(|peer| (slot, peer)).ok_or(Refusal::IndexUnknown)
     }
 
-    /// The peer that an initiation names, if one of our identities lets it in.
-    fn initiator(
-        &self,
-        from: SocketAddr,
-        datagram: &[u8],
-        packet: &Packet<'_>,
-        out: &mut Outbox,
-    ) -> Result<Slot, Refusal> {
-        for (at, place) in self.identities.iter().enumerate() {
-            let Some(identity) = place else { continue };
-            match self.pass_gate(at, from, datagram, out) {
-                Ok(()) => {
-                    let peer = identity.initiator(packet)?;
-                    let slot = self.by_keys.get(&(identity.public(), peer));
-                    return slot.copied().ok_or(Refusal::UnknownPeer);
-                }
-                Err(Refusal::UnknownIdentity) => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Err(Refusal::UnknownIdentity)
-    }
-
-    fn pass_gate(
-        &self,
-        identity: usize,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut Outbox,
-    ) -> Result<(), Refusal> {
-        let identity = self.identities[identity].as_ref();
-        let identity = identity.ok_or(Refusal::UnknownIdentity)?;
-        match identity.gate(from, datagram)? {
-            Gate::Open => Ok(()),
-            Gate::NotOurs => Err(Refusal::UnknownIdentity),
-            Gate::Cookie(reply) => {
-                let room = out.reserve(from, reply.len()).ok_or(Refusal::OutboxFull)?;
-                room[..reply.len()].copy_from_slice(&reply);
-                out.commit(reply.len());
-                Err(Refusal::CookieSent)
+    fn tunnel_at(&self, place: Place) -> TunnelId {
+        match place {
+            Place::At(tunnel) => tunnel,
+            Place::Here(slot) => {
+                let peer = self.peer(slot).expect("the directory names peers that are");
+                peer.tunnel
             }
         }
     }
@@ -398,7 +432,7 @@ fn is_same_session(old: &Config, new: &Config) -> bool {
 }
 
 /// The first free place, made if there is none.
-fn free<T>(places: &mut Vec<Option<T>>) -> usize {
+pub(super) fn free<T>(places: &mut Vec<Option<T>>) -> usize {
     let at = places.iter().position(Option::is_none);
     at.unwrap_or_else(|| {
         places.push(None);

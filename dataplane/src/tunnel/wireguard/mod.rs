@@ -11,6 +11,7 @@
 //! peer: about 11 KiB, and [`QUEUE_LEN_MAX`] packets while there is no session.
 
 mod device;
+mod directory;
 mod identity;
 mod key;
 mod peer;
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use device::{Device, PEERS_MAX, PutError, Slot};
+pub use device::{Device, PEERS_MAX, PutError, Slot, addressee};
 pub use key::{ParseKeyError, PresharedKey, PrivateKey, PublicKey};
 pub use peer::QUEUE_LEN_MAX;
 

@@ -83,7 +83,7 @@ impl End {
         let result = device.decap(from, datagram, &mut buffer, self.now, &mut self.out);
         match result {
             Ok(Decap::Inner { len, .. }) => self.received.push(buffer[..len].to_vec()),
-            Ok(Decap::Control) => {}
+            Ok(Decap::Control | Decap::Elsewhere { .. }) => {}
             Err(refusal) => self.refused.push(refusal),
         }
         result
@@ -443,7 +443,8 @@ fn timers_are_looked_at_four_times_a_second_and_only_with_peers() {
     assert_eq!(edge.device.poll_timeout(), None);
     edge.put(TUNNEL, &config(1, 2, None));
     let due = edge.device.poll_timeout().unwrap();
-    edge.device.handle_timeout(due, &mut edge.out);
+    edge.device
+        .handle_timeout(due, &mut edge.out, &mut |_, _| {});
     let next = edge.device.poll_timeout().unwrap();
     assert_eq!(next - due, Duration::from_millis(250));
 }

@@ -1,0 +1,85 @@
+//! Programs for the kernel: which worker's queue or socket a packet goes to.
+//!
+//! Both only save a hand-over: a packet that arrives at another worker is handed to its owner.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc::sock_filter;
+
+use crate::id::Workers;
+use crate::source::Slice;
+
+use super::sys;
+
+/// Lets the kernel give each WireGuard message to the socket of the worker that its receiver index
+/// names ([`crate::tunnel::wireguard::addressee`]), and initiations, which name nobody, by a hash of
+/// their addresses. The sockets share one address, and were bound in the order of their workers.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(super) fn by_receiver_index(socket: &impl AsRawFd) -> io::Result<()> {
+    sys::set_reuseport_filter(socket, &RECEIVER_INDEX)
+}
+
+const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+const RETURN_A: u16 = 0x16; // BPF_RET | BPF_A
+
+const fn op(code: u16, yes: u8, no: u8, k: u32) -> sock_filter {
+    sock_filter {
+        code,
+        jt: yes,
+        jf: no,
+        k,
+    }
+}
+
+/// A load past the end ends the program with 0: what is that short is no message for anybody.
+const RECEIVER_INDEX: [sock_filter; 9] = [
+    op(LOAD_BYTE, 0, 0, 0),
+    op(JUMP_EQUAL, 4, 0, 2), // response
+    op(JUMP_EQUAL, 1, 0, 4), // data
+    op(JUMP_EQUAL, 0, 4, 3), // cookie reply
+    op(LOAD_BYTE, 0, 0, 7),
+    op(RETURN_A, 0, 0, 0),
+    op(LOAD_BYTE, 0, 0, 11),
+    op(RETURN_A, 0, 0, 0),
+    op(RETURN, 0, 0, u32::MAX), // no such socket: by hash
+];
+
+/// A program that gives the index of the worker that an overlay packet's source address belongs to:
+/// the slice's /24s go to the workers in turn ([`Slice::worker_net`]).
+///
+/// # Errors
+/// Those of bpf(2).
+pub(super) fn by_source(slice: Slice, workers: Workers) -> io::Result<OwnedFd> {
+    let block = slice.net().network().to_bits() >> 8;
+    // r0 is the value, r6 the packet; LD_ABS gives numbers in the byte order of the machine.
+    sys::load_filter(&[
+        instruction(0xbf, 6, 1, 0, 0),                      // r6 = r1
+        instruction(0x30, 0, 0, 0, 0),                      // r0 = byte 0
+        instruction(0x77, 0, 0, 0, 4),                      // r0 >>= 4
+        instruction(0x15, 0, 0, 2, 6),                      // IPv6: skip 2
+        instruction(0x20, 0, 0, 0, 12),                     // r0 = IPv4 source
+        instruction(0x05, 0, 0, 1, 0),                      // skip 1
+        instruction(0x20, 0, 0, 0, 20),                     // r0 = low 32 bits of the IPv6 source
+        instruction(0x77, 0, 0, 0, 8),                      // r0 >>= 8: its /24
+        instruction(0x17, 0, 0, 0, block),                  // r0 -= the slice's first /24
+        instruction(0x97, 0, 0, 0, workers.count().into()), // r0 %= workers
+        instruction(0x95, 0, 0, 0, 0),                      // return r0
+    ])
+}
+
+/// One `struct bpf_insn` of linux/bpf.h: code, registers, offset, immediate.
+const fn instruction(code: u8, to: u8, from: u8, offset: i16, immediate: u32) -> u64 {
+    let registers = if cfg!(target_endian = "little") {
+        from << 4 | to
+    } else {
+        to << 4 | from
+    };
+    let [o0, o1] = offset.to_ne_bytes();
+    let [i0, i1, i2, i3] = immediate.to_ne_bytes();
+    u64::from_ne_bytes([code, registers, o0, o1, i0, i1, i2, i3])
+}
