@@ -26,11 +26,54 @@ use super::exchange::Exchange;
 use super::port::{Port, as_count};
 use super::tun::{PACKET_BYTES_MAX, Tun};
 
-/// Super-buffers taken from one source in one turn: up to 1 MiB, well inside the outbox, and about
-/// half a millisecond of work, which is what the other sources wait.
-const BATCH: usize = 16;
+/// Reads from one source in one turn: a train for every packet finds room in the outbox, twice.
+const BATCH: usize = 64;
+/// Bytes read from one source in one turn: about half a millisecond of work, which is what the other
+/// sources wait.
+const BATCH_BYTES: usize = 1 << 20;
+/// Datagrams read from one socket in one turn: half of what the outbox can deliver singly.
+const BATCH_DATAGRAMS: usize = 1024;
 
-/// Batches of other workers taken in one turn: as many packets as [`BATCH`] trains have.
+/// Turns in a row that a source used its whole batch before it gets a larger one: less often, and
+/// a source that gives one packet a turn pays a read in vain on every second.
+const FULL_TURNS: u8 = 3;
+
+/// How much one source may give in its next turn. A read in vain only to hear that there is no more
+/// costs as much as a small packet, so a source that gave little is asked for little, and epoll
+/// says whether there is more; one that always has more is soon asked for a whole batch.
+#[derive(Clone, Copy, Debug)]
+struct Appetite {
+    batch: usize,
+    full_turns: u8,
+}
+
+impl Appetite {
+    const FIRST: Self = Self {
+        batch: 1,
+        full_turns: 0,
+    };
+
+    /// After a turn that found the source empty after this many reads, or used the whole batch.
+    fn adapt(&mut self, reads: usize) {
+        if reads < self.batch {
+            *self = Self {
+                batch: reads.max(1),
+                full_turns: 0,
+            };
+        } else {
+            self.full_turns += 1;
+            if self.full_turns == FULL_TURNS {
+                let batch = (self.batch * 2).min(BATCH);
+                *self = Self {
+                    batch,
+                    full_turns: 0,
+                };
+            }
+        }
+    }
+}
+
+/// Batches of other workers taken in one turn: 2 MiB at most.
 const HANDED: usize = 16;
 
 /// Commands taken in one turn, so that a flood of them cannot starve the packets.
@@ -84,6 +127,8 @@ pub(super) struct Worker {
     counters: Counters,
     /// The one super-buffer: a packet is done with before the next is read.
     buffer: Vec<u8>,
+    tun_appetite: Appetite,
+    port_appetites: Vec<Appetite>,
     /// Whether epoll watches the TUN; it does not while a port has trains waiting.
     is_tun_watched: bool,
 }
@@ -109,6 +154,7 @@ impl Worker {
         let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
         epoll.add(&*wake, readable(WAKE))?;
         epoll.add(&tun, readable(TUN))?;
+        let ports_len = ports.len();
         let mut worker = Self {
             id,
             node,
@@ -121,6 +167,8 @@ impl Worker {
             heard,
             counters: Counters::default(),
             buffer: vec![0; PACKET_BYTES_MAX],
+            tun_appetite: Appetite::FIRST,
+            port_appetites: vec![Appetite::FIRST; ports_len],
             is_tun_watched: true,
         };
         for (token, port) in (PORTS..).zip(&mut worker.ports) {
@@ -226,20 +274,31 @@ impl Worker {
             self.ports[index].flush(&mut self.counters);
         }
         let now = clock::now();
-        for _ in 0..BATCH {
+        let (mut reads, mut bytes, mut datagrams) = (0, 0, 0);
+        while reads < self.port_appetites[index].batch
+            && bytes < BATCH_BYTES
+            && datagrams < BATCH_DATAGRAMS
+        {
             let train = match self.ports[index].socket().recv(&mut self.buffer) {
                 Ok(train) => train,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_about_one_datagram) => {
                     self.counters.udp_recv_errors += 1;
+                    reads += 1;
                     continue;
                 }
             };
+            reads += 1;
             self.counters.udp_recvs += 1;
             self.counters.udp_recv_bytes += as_count(train.len);
-            self.counters.udp_recv_datagrams += as_count(train.len.div_ceil(train.segment_size));
-            let datagrams = (&mut self.buffer[..train.len], train.segment_size);
-            self.node.handle_train(train.from, datagrams, now);
+            let count = train.len.div_ceil(train.segment_size);
+            self.counters.udp_recv_datagrams += as_count(count);
+            (bytes, datagrams) = (bytes + train.len, datagrams + count);
+            let train_bytes = (&mut self.buffer[..train.len], train.segment_size);
+            self.node.handle_train(train.from, train_bytes, now);
+        }
+        if bytes < BATCH_BYTES && datagrams < BATCH_DATAGRAMS {
+            self.port_appetites[index].adapt(reads);
         }
         self.send_all()?;
         Ok(false)
@@ -252,9 +311,11 @@ impl Worker {
             return Err(io::Error::other("the TUN device was deleted"));
         }
         let now = clock::now();
-        for _ in 0..BATCH {
+        let (mut reads, mut bytes) = (0, 0);
+        while reads < self.tun_appetite.batch && bytes < BATCH_BYTES {
             match self.tun.recv(&mut self.buffer) {
                 Ok((len, offload)) => {
+                    bytes += len;
                     self.counters.tun_reads += 1;
                     self.counters.tun_read_bytes += as_count(len);
                     self.node
@@ -263,6 +324,10 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_about_one_packet) => self.counters.tun_read_errors += 1,
             }
+            reads += 1;
+        }
+        if bytes < BATCH_BYTES {
+            self.tun_appetite.adapt(reads);
         }
         self.send_all()?;
         Ok(false)
@@ -357,6 +422,27 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_source_that_always_has_more_gets_whole_batches_and_one_that_has_little_is_asked_for_little()
+     {
+        let mut appetite = Appetite::FIRST;
+        // One packet a turn: one read in four is in vain.
+        let mut in_vain = 0;
+        for _ in 0..40 {
+            in_vain += usize::from(appetite.batch > 1);
+            appetite.adapt(1);
+        }
+        assert_eq!(in_vain, 10);
+        for _ in 0..30 {
+            appetite.adapt(appetite.batch);
+        }
+        assert_eq!(appetite.batch, BATCH);
+        appetite.adapt(5);
+        assert_eq!(appetite.batch, 5);
+        appetite.adapt(0);
+        assert_eq!(appetite.batch, 1);
+    }
 
     #[test]
     fn a_wait_ends_no_earlier_than_the_timer_is_due() {

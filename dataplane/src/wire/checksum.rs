@@ -34,9 +34,19 @@ impl Sum {
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
         // Byte order does not matter to the sum (RFC 1071 section 2 B), so words are added as they
-        // lie in memory, and eight bytes at a time: the 128-bit accumulator cannot overflow.
-        let mut wide = u128::from(self.0);
-        let mut chunks = bytes.chunks_exact(8);
+        // lie in memory, and eight bytes at a time: a 128-bit accumulator cannot overflow. Four
+        // of them do not wait for each other's carry.
+        let mut four = [u128::from(self.0), 0, 0, 0];
+        let mut blocks = bytes.chunks_exact(32);
+        for block in &mut blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for (wide, word) in four.iter_mut().zip(words) {
+                *wide += u128::from(u64::from_ne_bytes(*word));
+            }
+        }
+        let [a, b, c, d] = four;
+        let mut wide = a + b + c + d;
+        let mut chunks = blocks.remainder().chunks_exact(8);
         for chunk in &mut chunks {
             let word: [u8; 8] = chunk.try_into().expect("chunks_exact(8) gives eight bytes");
             wide += u128::from(u64::from_ne_bytes(word));
