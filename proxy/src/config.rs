@@ -118,6 +118,8 @@ impl Default for Timeouts {
 /// Bounds on what strangers can make the proxy hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Threads that serve HTTP and HTTPS connections, each those that it took: one a core.
+    pub lanes: usize,
     /// Open client connections of HTTP and HTTPS together: 32,768, half of the ports and file
     /// descriptors of a machine with 65,536, since each may hold one towards an origin.
     pub connections: usize,
@@ -126,7 +128,7 @@ pub struct Limits {
     /// Questions to the Origin API at one time: 64, so that a flood of made-up names queues here
     /// and not in the control plane.
     pub origin_api_concurrent: usize,
-    /// Pooled connections to origins: 4,096; each costs a descriptor and an origin's patience.
+    /// Pooled connections to origins, of all lanes together: 4,096; each costs a descriptor and an origin's patience.
     pub pooled: usize,
     /// Sockets that listen for apps: 4,096, a port range of some size on a few addresses.
     pub app_listeners: usize,
@@ -141,6 +143,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            lanes: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 32_768,
             cached_hosts: 65_536,
             origin_api_concurrent: 64,

@@ -15,8 +15,8 @@ use crate::congestion::Congestion;
 use crate::counters::{Counters, CountersSnapshot};
 use crate::handoff::{Handoff, Vnets};
 use crate::l4;
-use crate::l7::{self, Door, Engine, engine};
-use crate::listen::{self, BindError, CertificateError, Certificates, Drain};
+use crate::l7::{self, Door, Gate, engine};
+use crate::listen::{self, BindError, CertificateError, Certificates, Drain, Lanes};
 use crate::route::{OriginApi, Routes, follow_apps};
 
 /// Time for tasks to end after they were told to close.
@@ -72,9 +72,10 @@ pub struct Proxy {
 }
 
 struct Live {
+    /// Listens, and carries TCP and UDP apps; HTTP connections are on the door's lanes.
     runtime: Runtime,
     drain: Drain,
-    engine: Arc<Engine>,
+    door: Arc<Door>,
 }
 
 impl std::fmt::Debug for Live {
@@ -106,6 +107,7 @@ impl Proxy {
             .enable_all()
             .build()
             .map_err(StartError::Runtime)?;
+        let lanes = Lanes::start(config.limits.lanes).map_err(StartError::Runtime)?;
         let (live, http, https) = {
             let _inside = runtime.enter();
             let sockets = (adopt(http)?, adopt(https)?);
@@ -114,16 +116,16 @@ impl Proxy {
                 upstreams,
                 api,
                 tls,
-                sockets,
+                (sockets, lanes),
                 (&counters, congestion),
             )
         };
-        let (drain, engine) = live;
+        let (drain, door) = live;
         Ok(Self {
             live: Mutex::new(Some(Live {
                 runtime,
                 drain,
-                engine,
+                door,
             })),
             counters,
             http,
@@ -157,7 +159,7 @@ impl Proxy {
         let Some(Live {
             runtime,
             drain,
-            engine,
+            door,
         }) = live
         else {
             return true;
@@ -165,8 +167,13 @@ impl Proxy {
         drain.begin();
         let finish = runtime.spawn(async move {
             // Wakes connections that wait for a next request.
-            engine.cleanup().await;
-            drain.finish(deadline, CLOSE_GRACE).await
+            for engine in &door.engines {
+                engine.cleanup().await;
+            }
+            let finished = drain.finish(deadline, CLOSE_GRACE).await;
+            // The lanes end here, with what is left on them.
+            drop(door);
+            finished
         });
         let finished = finish.await.unwrap_or(false);
         // Never blocks: the caller may be a task of another runtime.
@@ -196,9 +203,9 @@ fn run(
     upstreams: Upstreams,
     api: OriginApi,
     tls: Option<Arc<Acceptor>>,
-    (http, https): (Sockets, Sockets),
+    ((http, https), lanes): ((Sockets, Sockets), Lanes),
     (counters, congestion): (&Arc<Counters>, Congestion),
-) -> ((Drain, Arc<Engine>), Vec<SocketAddr>, Vec<SocketAddr>) {
+) -> ((Drain, Arc<Door>), Vec<SocketAddr>, Vec<SocketAddr>) {
     let Upstreams { tables, revision } = upstreams;
     let drain = Drain::new();
     let handoff = Arc::new(Handoff::new(
@@ -215,9 +222,11 @@ fn run(
         &config.limits,
         Arc::clone(counters),
     ));
-    let engine = engine(&config, routes, Arc::clone(&handoff), Arc::clone(counters));
+    let gate = || Gate::new(&config, &routes, &handoff, counters);
+    let pooled = config.limits.pooled.div_ceil(lanes.count());
     let door = Arc::new(Door {
-        engine: Arc::clone(&engine),
+        engines: (0..lanes.count()).map(|_| engine(gate(), pooled)).collect(),
+        lanes,
         room: Arc::new(Semaphore::new(config.limits.connections)),
         handshake: config.timeouts.handshake,
         counters: Arc::clone(counters),
@@ -237,7 +246,7 @@ fn run(
         let relay = l4::Relay::new(handoff, Arc::clone(counters), congestion, &config);
         tokio::spawn(l4::serve(apps, relay, drain.running()));
     }
-    ((drain, engine), http, https)
+    ((drain, door), http, https)
 }
 
 fn check_colo(colo: &str) -> Result<(), StartError> {

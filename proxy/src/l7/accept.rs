@@ -14,16 +14,19 @@ use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::Engine;
+use super::buffered::Buffered;
+use super::engine::Engine;
 use crate::counters::Counters;
-use crate::listen::Running;
+use crate::listen::{Lanes, Running};
 
 /// Pause after a failed accept: out of file descriptors, the error would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all HTTP and HTTPS listeners have in common.
 pub(crate) struct Door {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) lanes: Lanes,
+    /// One for each lane, with a pool of connections to origins of its own.
+    pub(crate) engines: Vec<Arc<Engine>>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) handshake: Duration,
     pub(crate) counters: Arc<Counters>,
@@ -44,13 +47,7 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, client)) => {
                 door.counters.downstream_connections_total.increment();
-                enter(
-                    stream,
-                    client,
-                    tls.clone(),
-                    Arc::clone(&door),
-                    running.clone(),
-                );
+                enter(stream, client, tls.clone(), &door, running.clone());
             }
             Err(why) => {
                 tracing::warn!(%why, "accepting a connection failed");
@@ -64,62 +61,80 @@ fn enter(
     stream: TcpStream,
     client: SocketAddr,
     tls: Option<Arc<Acceptor>>,
-    door: Arc<Door>,
+    door: &Door,
     mut running: Running,
 ) {
-    let Ok(place) = Arc::clone(&door.room).try_acquire_owned() else {
+    let room = Arc::clone(&door.room).try_acquire_owned();
+    // It belongs to another thread's epoll from here on.
+    let (Ok(room), Ok(stream)) = (room, stream.into_std()) else {
         door.counters.downstream_refused_total.increment();
         return;
     };
-    tokio::spawn(async move {
+    let (lane, handle, place) = door.lanes.enter();
+    let engine = Arc::clone(&door.engines[lane]);
+    let arrival = Arrival {
+        client,
+        tls,
+        handshake: door.handshake,
+        counters: Arc::clone(&door.counters),
+    };
+    handle.spawn(async move {
         let shutdown = running.watch();
         let visit = async {
-            if let Some(stream) = prepare(stream, client, tls, &door).await {
-                door.engine.process_new(stream, &shutdown).await;
+            if let Some(stream) = arrival.prepare(stream).await {
+                engine.process_new(stream, &shutdown).await;
             }
         };
         tokio::select! {
             () = visit => {}
             () = running.closed() => {}
         }
-        drop(place);
+        drop((room, place));
     });
 }
 
-/// Sets the socket up and makes the TLS handshake; `None` if the client went wrong.
-async fn prepare(
-    stream: TcpStream,
+/// A connection before its first request. It knows the door's settings and not the door: the lanes
+/// must end when the proxy is dropped, whoever is still connected.
+struct Arrival {
     client: SocketAddr,
     tls: Option<Arc<Acceptor>>,
-    door: &Door,
-) -> Option<Stream> {
-    let stream = match prepare_tcp(stream, client) {
-        Ok(stream) => stream,
-        Err(why) => {
-            tracing::debug!(%client, %why, "a connection ended before its first byte");
-            return None;
-        }
-    };
-    let Some(acceptor) = tls else {
-        return Some(Box::new(stream));
-    };
-    match tokio::time::timeout(door.handshake, acceptor.tls_handshake(stream)).await {
-        Ok(Ok(stream)) => Some(Box::new(stream)),
-        Ok(Err(why)) => {
-            door.counters.tls_handshake_failed_total.increment();
-            tracing::debug!(%client, %why, "a TLS handshake failed");
-            None
-        }
-        Err(_elapsed) => {
-            door.counters.tls_handshake_failed_total.increment();
-            tracing::debug!(%client, "a TLS handshake took too long");
-            None
+    handshake: Duration,
+    counters: Arc<Counters>,
+}
+
+impl Arrival {
+    /// Sets the socket up and makes the TLS handshake; `None` if the client went wrong.
+    async fn prepare(self, stream: std::net::TcpStream) -> Option<Stream> {
+        let client = self.client;
+        let stream = match prepare_tcp(stream, client) {
+            Ok(stream) => stream,
+            Err(why) => {
+                tracing::debug!(%client, %why, "a connection ended before its first byte");
+                return None;
+            }
+        };
+        let Some(acceptor) = self.tls else {
+            return Some(Box::new(Buffered::new(Box::new(stream))));
+        };
+        let handshake = acceptor.tls_handshake(stream);
+        match tokio::time::timeout(self.handshake, handshake).await {
+            Ok(Ok(stream)) => Some(Box::new(Buffered::new(Box::new(stream)))),
+            Ok(Err(why)) => {
+                self.counters.tls_handshake_failed_total.increment();
+                tracing::debug!(%client, %why, "a TLS handshake failed");
+                None
+            }
+            Err(_elapsed) => {
+                self.counters.tls_handshake_failed_total.increment();
+                tracing::debug!(%client, "a TLS handshake took too long");
+                None
+            }
         }
     }
 }
 
-fn prepare_tcp(stream: TcpStream, client: SocketAddr) -> io::Result<L4Stream> {
-    let mut stream = L4Stream::from(stream);
+fn prepare_tcp(stream: std::net::TcpStream, client: SocketAddr) -> io::Result<L4Stream> {
+    let mut stream = L4Stream::from(TcpStream::from_std(stream)?);
     let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
     digest
         .peer_addr

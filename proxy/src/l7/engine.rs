@@ -6,10 +6,6 @@ use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 
 use super::gate::Gate;
-use crate::config::ProxyConfig;
-use crate::counters::Counters;
-use crate::handoff::Handoff;
-use crate::route::Routes;
 
 /// Serves HTTP on connections; owns the pool of connections to origins.
 pub(crate) type Engine = HttpProxy<Gate>;
@@ -18,19 +14,14 @@ pub(crate) type Engine = HttpProxy<Gate>;
 /// connect), and as many on pooled ones that turn out to be closed.
 const TRIES_MAX: usize = 4;
 
-/// An engine with an empty pool.
-pub(crate) fn engine(
-    config: &ProxyConfig,
-    routes: Arc<Routes>,
-    handoff: Arc<Handoff>,
-    counters: Arc<Counters>,
-) -> Arc<Engine> {
+/// An engine with an empty pool for at most `pooled` connections.
+pub(crate) fn engine(gate: Gate, pooled: usize) -> Arc<Engine> {
     let conf = ServerConf {
-        upstream_keepalive_pool_size: config.limits.pooled,
+        upstream_keepalive_pool_size: pooled,
         max_retries: TRIES_MAX,
         ..ServerConf::default()
     };
-    let mut engine = HttpProxy::new(Gate::new(config, routes, handoff, counters), Arc::new(conf));
+    let mut engine = HttpProxy::new(gate, Arc::new(conf));
     engine.handle_init_modules();
     Arc::new(engine)
 }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use controlplane::origin::HostAnswer;
 use http::Method;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -27,7 +28,7 @@ use crate::route::Routes;
 /// Connections tried for one request: the first address, and one other after it failed.
 const CONNECTS_MAX: usize = 2;
 
-/// Decides about requests. One per proxy.
+/// Decides about requests. One per lane.
 pub(crate) struct Gate {
     routes: Arc<Routes>,
     handoff: Arc<Handoff>,
@@ -52,16 +53,16 @@ pub(crate) struct Visit {
 }
 
 impl Gate {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: &ProxyConfig,
-        routes: Arc<Routes>,
-        handoff: Arc<Handoff>,
-        counters: Arc<Counters>,
+        routes: &Arc<Routes>,
+        handoff: &Arc<Handoff>,
+        counters: &Arc<Counters>,
     ) -> Self {
         Self {
-            routes,
-            handoff,
-            counters,
+            routes: Arc::clone(routes),
+            handoff: Arc::clone(handoff),
+            counters: Arc::clone(counters),
             rays: Rays::new(&config.colo),
             times: config.timeouts.clone(),
             origin_port: config.origin_port,
@@ -138,6 +139,9 @@ fn stop(visit: &mut Visit, fault: Fault) -> Box<Error> {
 #[async_trait]
 impl ProxyHttp for Gate {
     type CTX = Visit;
+
+    /// None: the default is a compressor that is switched off and still looks at every piece.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     fn new_ctx(&self) -> Visit {
         Visit {

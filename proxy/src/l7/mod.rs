@@ -3,6 +3,7 @@
 //! In: downstream connections from `listen`. Out: requests to origins through `handoff`. Pingora
 //! reads, writes and pools; the gate decides. State of a request is in its `Visit`.
 
+mod buffered;
 mod accept;
 mod engine;
 mod fault;
@@ -13,7 +14,8 @@ mod page;
 mod ray;
 
 pub(crate) use accept::{Door, serve};
-pub(crate) use engine::{Engine, engine};
+pub(crate) use engine::engine;
+pub(crate) use gate::Gate;
 
 #[cfg(test)]
 mod tests;

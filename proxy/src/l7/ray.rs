@@ -1,9 +1,18 @@
 //! Ray ids: a name for one request, in logs, at the origin and on an error page.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
+
+/// Numbers drawn at once: 64, half a kilobyte a thread, so that the system call is not felt.
+const DRAWN: usize = 64;
+
+thread_local! {
+    /// Random bytes of this thread that are left; the next eight are at the end.
+    static LEFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// 16 hex digits and the location's name.
 #[derive(Clone, Debug)]
@@ -28,14 +37,25 @@ impl Rays {
     }
 
     pub(super) fn next(&self) -> Ray {
-        let mut bytes = [0; 8];
-        self.random
-            .fill(&mut bytes)
-            .expect("the system has random numbers");
         Ray {
-            number: u64::from_be_bytes(bytes),
+            number: LEFT.with_borrow_mut(|left| self.draw(left)),
             colo: Arc::clone(&self.colo),
         }
+    }
+
+    fn draw(&self, left: &mut Vec<u8>) -> u64 {
+        if left.is_empty() {
+            left.resize(DRAWN * size_of::<u64>(), 0);
+            self.random
+                .fill(left)
+                .expect("the system has random numbers");
+        }
+        let (_, last) = left
+            .split_last_chunk()
+            .expect("a multiple of eight is left");
+        let number = u64::from_be_bytes(*last);
+        left.truncate(left.len() - size_of::<u64>());
+        number
     }
 }
 

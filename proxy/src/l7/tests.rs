@@ -140,6 +140,8 @@ impl World {
         config.http = vec!["127.0.0.1:0".parse().unwrap()];
         config.origin_port = port;
         config.allow_local_origins = true;
+        // One pool, so that connections can be counted.
+        config.limits.lanes = 1;
         change(&mut config);
         let revision = api.revision.subscribe();
         let proxy = Proxy::start(
