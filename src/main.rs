@@ -13,6 +13,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// The proxy and the API allocate, the packet path does not.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Puts public hostnames in front of private IPs.
 ///
 /// A client reaches the edge over HTTP, TCP or UDP; the last hop goes through a tunnel into a private
