@@ -15,6 +15,7 @@ use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Event, Refusal, Status};
 
 use super::directory::{Directory, Place};
 use super::peer::Peer;
+use super::strangers::Strangers;
 use super::{Config, PublicKey};
 
 /// Peers of one worker: the 16 bits that a slot has in a receiver index.
@@ -75,6 +76,7 @@ pub struct Device {
     /// Tunnels of other workers: index of the identity, and the peer's key.
     elsewhere: HashMap<TunnelId, (usize, PublicKey)>,
     sources: SourceTable,
+    strangers: Strangers,
     /// Slots with an endpoint to report, each once: never longer than `peers`.
     events: VecDeque<Slot>,
     tick_at: Instant,
@@ -102,6 +104,7 @@ impl Device {
             by_tunnel: HashMap::new(),
             elsewhere: HashMap::new(),
             sources: SourceTable::new(HANDSHAKES),
+            strangers: Strangers::default(),
             events: VecDeque::new(),
             tick_at: now,
             tick_part: (0, 1),
@@ -239,7 +242,7 @@ impl Device {
         }
         let packet = Tunn::parse_incoming_packet(datagram).map_err(|_error| Refusal::Malformed)?;
         let is_data = matches!(packet, Packet::PacketData(_));
-        if !is_data && !self.sources.take(from.ip(), now) {
+        if !is_data && !self.may_shake_hands(from, now) {
             return Err(Refusal::HandshakeLimited);
         }
         let (slot, before, decap) = match &packet {
@@ -412,6 +415,15 @@ impl Device {
                 peer.tunnel
             }
         }
+    }
+
+    /// Whether a handshake message is within its source's limit, and within that of strangers.
+    fn may_shake_hands(&mut self, from: SocketAddr, now: Instant) -> bool {
+        let peers = self.peers.iter().flatten();
+        let addresses = peers.filter_map(|peer| peer.endpoint.map(|at| at.ip()));
+        let identities = self.directory.identities();
+        self.sources.take(from.ip(), now)
+            && self.strangers.admit(from.ip(), identities, addresses, now)
     }
 
     fn report(&mut self, slot: Slot) {

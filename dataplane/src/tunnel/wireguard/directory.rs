@@ -62,6 +62,11 @@ impl Directory {
         }
     }
 
+    /// How many identities an initiation may have to be tried with.
+    pub(super) fn identities(&self) -> usize {
+        self.identities.len()
+    }
+
     pub(super) fn identity(&self, at: usize) -> Option<&Identity> {
         self.identities.get(at)?.as_ref()
     }

@@ -15,6 +15,7 @@ mod directory;
 mod identity;
 mod key;
 mod peer;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
