@@ -21,8 +21,8 @@ for ns in "${NAMESPACES[@]}"; do
       note "namespace $ns could not be removed"
   fi
 done
-# Paths of a crash: their kernels are gone with their pid files, or are found by nobody.
-for ns in /run/netns/pc-wan-*; do
+# Paths and loads of a crash: their processes are gone with their pid files, or are found by nobody.
+for ns in /run/netns/pc-wan-* /run/netns/pc-load-*; do
   ip netns del "$(basename "$ns")" 2>/dev/null || true
 done
 rm -f /run/wireguard/pcs1.sock /var/run/wireguard/pcs1.sock

@@ -37,6 +37,7 @@ fn script(name: &str, args: &[&str]) {
         .args(args)
         .env("PORTCULLIS_LOCKED", "1")
         .env("PORTCULLIS_BIN", binary())
+        .env("PORTCULLIS_LOAD_BIN", env!("CARGO_BIN_EXE_portcullis-load"))
         .output()
         .expect("bash runs");
     let said = String::from_utf8_lossy(&answer.stdout);
@@ -121,6 +122,9 @@ checks! {
     a_stopped_edge_leaves_nothing_in_the_kernel: "stop_and_start";
     a_lossy_path_loses_and_delays_what_was_asked_for_and_both_sides_use_bbr: "wan_path";
     a_peer_that_returns_with_another_address_keeps_its_flows: "roaming";
+    a_million_packets_keep_their_order_in_32_tunnels: "order";
+    bad_input_is_counted_and_costs_no_memory: "bad_input";
+    a_handshake_flood_leaves_tunnels_their_rate: "handshake_flood";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";
