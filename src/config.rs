@@ -139,6 +139,20 @@ pub(crate) struct Site {
     pub(crate) router: SiteRouter,
     /// The tunnel to the edge.
     pub(crate) wireguard: SiteWireGuard,
+    /// Networks behind TUN devices that this router makes: of containers, virtual machines,
+    /// namespaces.
+    #[serde(default)]
+    pub(crate) direct: Vec<SiteDirect>,
+}
+
+/// `[[direct]]` of a site.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SiteDirect {
+    /// Name of the device; its other side is moved to where the network is.
+    pub(crate) device: String,
+    /// What is reached by it, and may send from it.
+    pub(crate) prefixes: Vec<ipnet::IpNet>,
 }
 
 /// `[router]` of a site.

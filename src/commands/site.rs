@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 /// A site knows one vnet: the one its tunnel is in at the edge.
 const VNET: VnetId = VnetId(1);
-/// And one tunnel: the one to the edge.
+/// The tunnel to the edge. The direct links have the numbers behind it.
 const TUNNEL: TunnelId = TunnelId(1);
 
 /// Runs until a signal.
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         workers: None,
         listen,
         overlay: Overlay::Site {
-            routes: routes(&config),
+            routes: [routes(&config), direct_prefixes(&config)].concat(),
             address: config.router.address,
         },
         endpoint_cache: None,
@@ -73,7 +73,14 @@ fn routes(config: &config::Site) -> Vec<ipnet::IpNet> {
         .unwrap_or_else(|| vec![source::RANGE_V4.into(), source::RANGE_V6.into()])
 }
 
-/// The site's desired state: the edge behind the tunnel, the LAN behind this machine.
+/// What is behind direct links.
+fn direct_prefixes(config: &config::Site) -> Vec<ipnet::IpNet> {
+    let all = config.direct.iter().flat_map(|direct| &direct.prefixes);
+    all.map(ipnet::IpNet::trunc).collect()
+}
+
+/// The site's desired state: the edge behind the tunnel, the LAN behind this machine,
+/// other networks behind direct links.
 fn spec(config: &config::Site) -> anyhow::Result<Spec> {
     let far = routes(config);
     let wireguard = tunnel::wireguard::Config {
@@ -101,6 +108,22 @@ fn spec(config: &config::Site) -> anyhow::Result<Spec> {
         },
     );
     spec.tunnels.insert(TUNNEL, tunnel);
+    for (id, direct) in (TUNNEL.0 + 1..).map(TunnelId).zip(&config.direct) {
+        let device = direct.device.clone();
+        let tunnel = Tunnel {
+            vnet: VNET,
+            name: device.clone(),
+            mtu: config.router.mtu,
+            allowed: direct.prefixes.clone(),
+            kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
+        };
+        spec.tunnels.insert(id, tunnel);
+        for prefix in &direct.prefixes {
+            let (vnet, prefix) = (VNET, prefix.trunc());
+            let route = Route::from(Nexthop::Tunnel(id));
+            spec.routes.insert(RouteKey { vnet, prefix }, route);
+        }
+    }
     let far = far
         .into_iter()
         .map(|prefix| (prefix, Nexthop::Tunnel(TUNNEL)));

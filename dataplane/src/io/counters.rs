@@ -48,12 +48,16 @@ counters! {
         tun_read_bytes,
         /// Reads that gave something that cannot be understood, or failed.
         tun_read_errors,
-        /// Writes to the TUN.
+        /// Writes to the TUN and to direct links.
         tun_writes,
         /// Bytes written to the TUN.
         tun_write_bytes,
         /// Packets or super-packets that the TUN did not take.
         tun_write_errors,
+        /// Reads from direct links that gave a packet or super-packet.
+        link_reads,
+        /// Bytes read from direct links.
+        link_read_bytes,
         /// Trains that came in by UDP.
         udp_recvs,
         /// Datagrams in them.

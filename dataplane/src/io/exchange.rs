@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::id::{TunnelId, VnetId};
-    use crate::packet::{Outbox, Parcel};
+    use crate::packet::{Offload, Outbox, Parcel};
 
     fn wake() -> Arc<EventFd> {
         Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap())
@@ -121,7 +121,7 @@ mod tests {
         let (zero, one) = (WorkerId(0), WorkerId(1));
         let mut out = Outbox::of(zero, Workers::new(2).unwrap());
         for n in 0..3_u8 {
-            let parcel = Parcel::Encap(TunnelId(1), VnetId(1));
+            let parcel = Parcel::Encap(TunnelId(1), VnetId(1), Offload::NONE);
             assert!(out.hand_over(one, parcel, &[n]));
             let (to, batch) = out.poll_handover().unwrap();
             exchange.send(to, batch).unwrap();
@@ -146,7 +146,7 @@ mod tests {
         let mut refused = 0;
         for out in &mut senders {
             for _ in 0..BATCHES_MAX {
-                let parcel = Parcel::Encap(TunnelId(1), VnetId(1));
+                let parcel = Parcel::Encap(TunnelId(1), VnetId(1), Offload::NONE);
                 assert!(out.hand_over(WorkerId(1), parcel, &[1]));
                 let (to, batch) = out.poll_handover().unwrap();
                 refused += usize::from(exchange.send(to, batch).is_err());

@@ -1,5 +1,6 @@
 //! The face of a running router: told, looked at, and shut down from here.
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::EventFd;
 
-use crate::id::Workers;
+use crate::id::{TunnelId, Workers};
 use crate::node::TunnelStatus;
 use crate::program::{
     Applied, Delta, FibRow, Programmer, ReturnRow, SourceRow, Spec, Tables, TunnelChange,
@@ -17,7 +18,8 @@ use crate::tunnel;
 
 use super::counters::CountersSnapshot;
 use super::endpoints::{Endpoint, Endpoints};
-use super::routes::Installed;
+use super::routes::{self, Installed};
+use super::tun::{Tun, TunBackend, TunConfig};
 use super::worker::Command;
 
 /// How long an answer of the worker may take. A turn of it is milliseconds.
@@ -59,6 +61,10 @@ struct Inner {
     /// One to each worker, in order.
     lines: Vec<Line>,
     endpoints: Arc<Endpoints>,
+    /// How packets cross the devices of direct links: as they cross the TUN.
+    backend: TunBackend,
+    /// The devices that direct links have.
+    links: Mutex<HashMap<TunnelId, String>>,
     running: Mutex<Option<Running>>,
 }
 
@@ -66,6 +72,7 @@ impl Handle {
     pub(super) fn new(
         programmer: Programmer,
         lines: Vec<Line>,
+        backend: TunBackend,
         endpoints: Arc<Endpoints>,
         running: Running,
     ) -> Self {
@@ -74,6 +81,8 @@ impl Handle {
             programmer: Mutex::new(programmer),
             tables,
             lines,
+            backend,
+            links: Mutex::default(),
             endpoints,
             running: Mutex::new(Some(running)),
         };
@@ -178,18 +187,24 @@ impl Inner {
     /// Tells every worker of one tunnel, its owner first, and that one where its peer was heard
     /// last. What one of them refuses, none of them has.
     fn tell(&self, change: TunnelChange) -> Result<(), String> {
-        let (id, hint) = match &change {
-            TunnelChange::Put(id, put) => {
-                let tunnel::Config::WireGuard(config) = &put.kind;
-                let known = self.endpoints.put(*id, config.peer);
-                (*id, known.filter(|_| config.endpoint.is_none()))
-            }
-            TunnelChange::Delete(id) => {
-                self.endpoints.delete(*id);
-                (*id, None)
+        let id = change.id();
+        let owner = usize::from(self.tables.workers.owner(id).0);
+        let hint = match &change {
+            TunnelChange::Put(_, put) => match &put.kind {
+                tunnel::Config::WireGuard(config) => {
+                    let known = self.endpoints.put(id, config.peer);
+                    known.filter(|_| config.endpoint.is_none())
+                }
+                tunnel::Config::Direct(config) => {
+                    self.attach(&self.lines[owner], id, &config.device, put.mtu)?;
+                    None
+                }
+            },
+            TunnelChange::Delete(_) => {
+                self.endpoints.delete(id);
+                None
             }
         };
-        let owner = usize::from(self.tables.workers.owner(id).0);
         let others = (0..self.lines.len()).filter(|line| *line != owner);
         for line in std::iter::once(owner).chain(others) {
             let done = self.lines[line].ask(|answer| Command::Apply(change.clone(), answer));
@@ -201,11 +216,40 @@ impl Inner {
                 return Err(refused);
             }
         }
+        if matches!(change, TunnelChange::Delete(_)) && self.links().remove(&id).is_some() {
+            // A worker that is gone has no device any more.
+            let _is_told: bool = self.lines[owner].tell(Command::Link(id, None));
+        }
         if let Some(endpoint) = hint {
             // Without it the peer calls in by itself.
             let _is_told: bool = self.lines[owner].tell(Command::Hint(id, endpoint));
         }
         Ok(())
+    }
+
+    /// Makes the device of a direct link and gives it to the tunnel's owner, unless that has it.
+    fn attach(&self, owner: &Line, id: TunnelId, device: &str, mtu: u16) -> Result<(), String> {
+        let mut links = self.links();
+        if links.get(&id).is_some_and(|known| known == device) {
+            return routes::raise(device, mtu).map_err(|error| error.to_string());
+        }
+        let config = TunConfig {
+            name: device.to_owned(),
+            mtu,
+            backend: self.backend,
+        };
+        let mut tuns = Tun::open(&config, Workers::ONE).map_err(|error| error.to_string())?;
+        routes::raise(device, mtu).map_err(|error| error.to_string())?;
+        let tun = tuns.pop().ok_or(GONE)?;
+        if !owner.tell(Command::Link(id, Some(tun))) {
+            return Err(GONE.to_owned());
+        }
+        links.insert(id, device.to_owned());
+        Ok(())
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<TunnelId, String>> {
+        self.links.lock().expect("nobody panics while it is held")
     }
 
     fn shutdown(&self) {

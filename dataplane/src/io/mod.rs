@@ -15,6 +15,7 @@ mod port;
 mod endpoints;
 mod exchange;
 mod worker;
+mod links;
 mod handle;
 mod setup;
 

@@ -106,7 +106,7 @@ pub fn install(plan: &Plan) -> Result<Installed, RouteError> {
         run(async |handle| {
             purge(&handle).await?;
             let tun = link(&handle, &plan.tun).await?;
-            set_up_link(&handle, plan, tun).await?;
+            raise_link(&handle, (&plan.tun, plan.mtu), tun).await?;
             match &plan.side {
                 Side::Edge { sources } => edge(&handle, tun, sources).await,
                 Side::Site { routes, address } => {
@@ -124,6 +124,24 @@ pub fn install(plan: &Plan) -> Result<Installed, RouteError> {
             Err(error)
         }
     }
+}
+
+/// Sets the device of a direct link up, where it still is in this namespace: its other side moves
+/// it to where the network is.
+///
+/// # Errors
+/// The step that the kernel refused.
+pub fn raise(device: &str, mtu: u16) -> Result<(), RouteError> {
+    run(async |handle| match link(&handle, device).await {
+        Ok(index) => raise_link(&handle, (device, mtu), index).await,
+        // Moved: whoever moved it sets it up there.
+        Err(error) if is_missing(&error.source) => Ok(()),
+        Err(error) => Err(error),
+    })
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 
 /// Runs one conversation with the kernel to its end, on a runtime of its own.
@@ -195,15 +213,18 @@ async fn site(
     Ok(())
 }
 
-async fn set_up_link(handle: &Handle, plan: &Plan, tun: u32) -> Result<(), RouteError> {
+async fn raise_link(
+    handle: &Handle,
+    (device, mtu): (&str, u16),
+    index: u32,
+) -> Result<(), RouteError> {
     let message = LinkMessageBuilder::<LinkUnspec>::new()
-        .index(tun)
-        .mtu(plan.mtu.into())
+        .index(index)
+        .mtu(mtu.into())
         .txqueuelen(TX_QUEUE_LEN)
         .up()
         .build();
-    let Plan { tun, mtu, .. } = plan;
-    let step = || format!("ip link set {tun} up mtu {mtu} txqueuelen {TX_QUEUE_LEN}");
+    let step = || format!("ip link set {device} up mtu {mtu} txqueuelen {TX_QUEUE_LEN}");
     handle
         .link()
         .change(message)

@@ -204,7 +204,8 @@ fn start(config: RouterConfig) -> Result<Handle, SetupError> {
         installed,
         lock,
     };
-    Ok(Handle::new(programmer, lines, endpoints, running))
+    let backend = config.tun.backend;
+    Ok(Handle::new(programmer, lines, backend, endpoints, running))
 }
 
 /// How many workers are wanted, and can be.

@@ -16,13 +16,14 @@ use nix::sys::eventfd::EventFd;
 
 use crate::id::{TunnelId, WorkerId};
 use crate::node::{Event, Node, TunnelStatus};
-use crate::packet::Transmit;
+use crate::packet::{Exit, Transmit};
 use crate::program::TunnelChange;
 
 use super::clock;
 use super::counters::{Counters, CountersSnapshot};
 use super::endpoints::Heard;
 use super::exchange::Exchange;
+use super::links::{self, Links};
 use super::port::{Port, as_count};
 use super::tun::{PACKET_BYTES_MAX, Tun};
 
@@ -42,13 +43,13 @@ const FULL_TURNS: u8 = 3;
 /// costs as much as a small packet, so a source that gave little is asked for little, and epoll
 /// says whether there is more; one that always has more is soon asked for a whole batch.
 #[derive(Clone, Copy, Debug)]
-struct Appetite {
+pub(super) struct Appetite {
     batch: usize,
     full_turns: u8,
 }
 
 impl Appetite {
-    const FIRST: Self = Self {
+    pub(super) const FIRST: Self = Self {
         batch: 1,
         full_turns: 0,
     };
@@ -83,14 +84,16 @@ const WAKE: u64 = 0;
 const TUN: u64 = 1;
 /// The token of the first port; the others follow.
 const PORTS: u64 = 2;
-/// Wake, TUN, one port for each family.
-const SOURCES: usize = 4;
+/// Wake, TUN, one port for each family, and some links; others are served in the next turn.
+const SOURCES: usize = 16;
 
 /// What others ask of a worker. Each question carries the channel for its answer.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Make, change or remove a tunnel.
     Apply(TunnelChange, Sender<Result<(), String>>),
+    /// The device of a direct link that will be put, or `None` for one that is gone.
+    Link(TunnelId, Option<Tun>),
     /// Where a peer without a configured endpoint was heard last.
     Hint(TunnelId, SocketAddr),
     /// The state of the worker's tunnels.
@@ -118,6 +121,7 @@ pub(super) struct Worker {
     id: WorkerId,
     node: Node,
     tun: Tun,
+    links: Links,
     ports: Vec<Port>,
     epoll: Epoll,
     wake: Arc<EventFd>,
@@ -159,6 +163,7 @@ impl Worker {
             id,
             node,
             tun,
+            links: Links::default(),
             ports,
             epoll,
             wake,
@@ -194,7 +199,10 @@ impl Worker {
                 let is_over = match event.data() {
                     WAKE => self.woken()?,
                     TUN => self.read_tun(event.events())?,
-                    token => self.serve_port(token, event.events())?,
+                    token => match links::tunnel_of(token) {
+                        Some(tunnel) => self.read_link(tunnel, event.events())?,
+                        None => self.serve_port(token, event.events())?,
+                    },
                 };
                 if is_over {
                     return Ok(());
@@ -249,6 +257,12 @@ impl Worker {
             Command::Apply(change, answer) => {
                 drop(answer.send(self.node.apply(change, clock::now())));
             }
+            Command::Link(tunnel, Some(tun)) => {
+                if let Err(error) = self.links.attach(&self.epoll, tunnel, tun) {
+                    tracing::error!(%tunnel, %error, "a direct link cannot be watched");
+                }
+            }
+            Command::Link(tunnel, None) => self.links.detach(tunnel),
             Command::Hint(tunnel, endpoint) => {
                 self.node.hint_endpoint(tunnel, endpoint, clock::now());
             }
@@ -333,6 +347,39 @@ impl Worker {
         Ok(false)
     }
 
+    /// Private network to wherever: one batch from the device of a direct link.
+    fn read_link(&mut self, tunnel: TunnelId, ready: EpollFlags) -> io::Result<bool> {
+        if ready.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
+            // Its namespace went, and took the device along.
+            tracing::warn!(%tunnel, "the device of a direct link was deleted");
+            self.links.detach(tunnel);
+        }
+        let Some(link) = self.links.get(tunnel) else {
+            return Ok(false);
+        };
+        let now = clock::now();
+        let (mut reads, mut bytes) = (0, 0);
+        while reads < link.appetite.batch && bytes < BATCH_BYTES {
+            match link.tun.recv(&mut self.buffer) {
+                Ok((len, offload)) => {
+                    bytes += len;
+                    self.counters.link_reads += 1;
+                    self.counters.link_read_bytes += as_count(len);
+                    let packet = (&mut self.buffer[..len], offload);
+                    self.node.handle_link(tunnel, packet, now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_about_one_packet) => self.counters.tun_read_errors += 1,
+            }
+            reads += 1;
+        }
+        if bytes < BATCH_BYTES {
+            link.appetite.adapt(reads);
+        }
+        self.send_all()?;
+        Ok(false)
+    }
+
     /// Ends a batch: everything that the node has to send or to tell goes out.
     fn send_all(&mut self) -> io::Result<()> {
         while let Some(transmit) = self.node.poll_transmit() {
@@ -348,13 +395,27 @@ impl Worker {
                         None => self.counters.udp_no_socket += 1,
                     }
                 }
-                Transmit::Overlay { offload, packet } => match self.tun.send(packet, offload) {
-                    Ok(writes) => {
-                        self.counters.tun_writes += as_count(writes);
-                        self.counters.tun_write_bytes += as_count(packet.len());
+                Transmit::Device {
+                    exit,
+                    offload,
+                    packet,
+                } => {
+                    let counters = &mut self.counters;
+                    let sent = match exit {
+                        Exit::Overlay => self.tun.send(packet, offload),
+                        Exit::Link(tunnel) => match self.links.get(tunnel) {
+                            Some(link) => link.tun.send(packet, offload),
+                            None => Err(io::ErrorKind::NotConnected.into()),
+                        },
+                    };
+                    match sent {
+                        Ok(writes) => {
+                            counters.tun_writes += as_count(writes);
+                            counters.tun_write_bytes += as_count(packet.len());
+                        }
+                        Err(_not_taken) => counters.tun_write_errors += 1,
                     }
-                    Err(_not_taken) => self.counters.tun_write_errors += 1,
-                },
+                }
             }
         }
         while let Some((to, batch)) = self.node.poll_handover() {

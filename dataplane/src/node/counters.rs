@@ -14,6 +14,8 @@ pub struct Counters {
     pub overlay_rx: u64,
     /// Datagrams read from the underlay.
     pub underlay_rx: u64,
+    /// Super-packets and packets read from direct links.
+    pub link_rx: u64,
     /// Handshake and keepalive messages among them.
     pub control_rx: u64,
     /// Inner packets that went into a tunnel, from either side.
@@ -46,6 +48,7 @@ impl Default for Counters {
         Self {
             overlay_rx: 0,
             underlay_rx: 0,
+            link_rx: 0,
             control_rx: 0,
             encap_packets: 0,
             encap_bytes: 0,
@@ -86,6 +89,7 @@ impl Counters {
         let named = [
             ("overlay_rx_packets", self.overlay_rx),
             ("underlay_rx_datagrams", self.underlay_rx),
+            ("link_rx_packets", self.link_rx),
             ("control_rx_datagrams", self.control_rx),
             ("encap_packets", self.encap_packets),
             ("encap_bytes", self.encap_bytes),

@@ -4,23 +4,22 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::fib::Nexthop;
-use crate::id::VnetId;
-use crate::packet::{Offload, Parcel, Segments};
+use crate::id::{TunnelId, VnetId};
+use crate::packet::{Exit, Offload, Parcel, Segments};
 use crate::source;
+use crate::tunnel::Handle;
 use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
-use super::router::{Arrival, Place};
+use super::router::{Arrival, Place, Sender};
 use super::{DropReason, Node, Role, icmp};
 
 impl Node {
-    /// One packet or super-packet from the overlay. Parsed once, routed once, then cut and
-    /// encapsulated piece by piece.
+    /// One packet or super-packet from the overlay. Parsed once, routed once, then sent.
     pub(super) fn egress(
         &mut self,
-        packet: &mut [u8],
-        (offload, arrival): (Offload, Arrival),
+        (packet, offload): (&mut [u8], Offload),
         scratch: &mut [u8],
         now: Instant,
     ) -> Result<(), DropReason> {
@@ -39,19 +38,55 @@ impl Node {
                 return Err(DropReason::NoRoute);
             }
         };
-        let (mtu, place) = self.link(tunnel, vnet)?;
-        if let Place::At(owner) = place {
-            // As it came: the owner does all of this again.
-            return self.hand_over(owner, arrival, Parcel::Overlay(offload), packet);
-        }
+        let way = (Sender::Overlay, (tunnel, vnet));
+        self.route_on(way, (packet, offload), scratch, now)
+    }
+
+    /// Sends a packet or super-packet on to where its route leads: a hop, if it fits.
+    pub(super) fn route_on(
+        &mut self,
+        (from, to): (Sender, (TunnelId, VnetId)),
+        (packet, offload): (&mut [u8], Offload),
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let (mtu, place) = self.link(to.0, to.1)?;
         if !ip::decrement_ttl(packet) {
-            self.report_to_overlay(ErrorKind::TimeExceeded, packet, now);
+            self.report(ErrorKind::TimeExceeded, from, packet, now);
             return Err(DropReason::TtlExceeded);
         }
-        let mut segments = Segments::new(packet, offload)?;
-        if segments.len_max() > usize::from(mtu) {
-            self.report_to_overlay(ErrorKind::PacketTooBig { mtu }, packet, now);
+        if Segments::new(packet, offload)?.len_max() > usize::from(mtu) {
+            self.report(ErrorKind::PacketTooBig { mtu }, from, packet, now);
             return Err(DropReason::TooBig);
+        }
+        match place {
+            Place::Here(_) => self.send_into(to, (packet, offload), scratch, now),
+            Place::At(owner) => {
+                let parcel = Parcel::Encap(to.0, to.1, offload);
+                self.hand_over(owner, Arrival::Direct, parcel, packet)
+            }
+        }
+    }
+
+    /// Sends a packet into a tunnel of ours: whole by a device, else cut and encapsulated piece by
+    /// piece.
+    pub(super) fn send_into(
+        &mut self,
+        (tunnel, vnet): (TunnelId, VnetId),
+        (packet, offload): (&mut [u8], Offload),
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let mut segments = Segments::new(packet, offload)?;
+        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+        if link.vnet == vnet && matches!(link.place, Place::Here(Handle::Direct(_))) {
+            let exit = Exit::Link(tunnel);
+            if !self.outbox.deliver_super(exit, packet, offload) {
+                link.dropped_packets += 1;
+                return Err(DropReason::OutboxFull);
+            }
+            link.tx.add_all(segments.remaining(), packet.len());
+            return Ok(());
         }
         while let Some(len) = segments.next_into(scratch) {
             if let Err(reason) = self.encap(tunnel, vnet, (scratch, len), now) {

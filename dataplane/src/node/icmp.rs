@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::id::TunnelId;
+use crate::packet::Exit;
 use crate::tunnel::bucket::Rate;
 use crate::wire::icmp::{ERROR_V6_LEN_MAX, ErrorKind, error};
 
+use super::router::Sender;
 use super::{DropReason, Node, Role};
 
 /// Errors to the overlay, and into each tunnel: a traceroute and path MTU discovery of many flows
@@ -21,6 +23,14 @@ const BUFFER_LEN: usize = ERROR_V6_LEN_MAX + 16;
 
 impl Node {
     /// Tells the local sender of `offending`.
+    /// Tells whoever sent a packet.
+    pub(super) fn report(&mut self, kind: ErrorKind, to: Sender, offending: &[u8], now: Instant) {
+        match to {
+            Sender::Overlay => self.report_to_overlay(kind, offending, now),
+            Sender::Tunnel(tunnel) => self.report_to_tunnel(kind, tunnel, offending, now),
+        }
+    }
+
     pub(super) fn report_to_overlay(&mut self, kind: ErrorKind, offending: &[u8], now: Instant) {
         let mut buffer = [0; BUFFER_LEN];
         let Some(len) = self.write_error(kind, offending, &mut buffer) else {
@@ -28,7 +38,7 @@ impl Node {
         };
         if !self.overlay_errors.take(ERRORS, now) {
             self.counters.icmp_errors_limited += 1;
-        } else if self.outbox.deliver(&buffer[..len]) {
+        } else if self.outbox.deliver(Exit::Overlay, &buffer[..len]) {
             self.counters.icmp_errors += 1;
         } else {
             self.counters.count_drops(DropReason::OutboxFull, 1);

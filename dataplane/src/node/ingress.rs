@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::fib::{Guard, Nexthop};
 use crate::id::{TunnelId, VnetId, WorkerId};
-use crate::packet::Parcel;
+use crate::packet::{Exit, Offload, Parcel, Segments};
 use crate::program::VnetTables;
 use crate::source;
 use crate::tunnel::{Decap, Tunnels};
@@ -13,7 +13,7 @@ use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
-use super::router::{Arrival, Place};
+use super::router::{Arrival, Place, Sender};
 use super::{DropReason, Node, NodeConfig, Role, icmp};
 
 /// Where a packet that passed all checks goes.
@@ -116,6 +116,50 @@ impl Node {
         }
     }
 
+    /// One packet or super-packet from the device of a direct link: what came out of a tunnel, but
+    /// for the tunnel.
+    pub(super) fn link_ingress(
+        &mut self,
+        tunnel: TunnelId,
+        (packet, offload): (&mut [u8], Offload),
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+        let vnet = link.vnet;
+        let inner = Inner::parse(packet)?;
+        if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
+            return Err(DropReason::LinkLocalNoise);
+        }
+        let packets = Segments::new(packet, offload)?.remaining();
+        let packet = &mut packet[..inner.total_len];
+        let guard = crate::fib::pin();
+        let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
+        check_source(tables, tunnel, inner.src, &guard)?;
+        link.rx.add_all(packets, packet.len());
+        match self.verdict(tables, vnet, &inner, &guard)? {
+            Verdict::Deliver => {
+                if !self.outbox.deliver_super(Exit::Overlay, packet, offload) {
+                    return Err(DropReason::OutboxFull);
+                }
+                self.counters.delivered_packets += icmp::widen(packets);
+                self.counters.delivered_bytes += icmp::widen(packet.len());
+                Ok(())
+            }
+            Verdict::Forward(to) if to == tunnel => Err(DropReason::RouteLoops),
+            Verdict::Forward(to) => {
+                let way = (Sender::Tunnel(tunnel), (to, vnet));
+                self.route_on(way, (packet, offload), scratch, now)?;
+                self.counters.forwarded_packets += icmp::widen(packets);
+                Ok(())
+            }
+            Verdict::NoRoute => {
+                self.report_to_tunnel(ErrorKind::NetUnreachable, tunnel, packet, now);
+                Err(DropReason::NoRoute)
+            }
+        }
+    }
+
     fn verdict(
         &self,
         tables: &VnetTables,
@@ -156,7 +200,7 @@ impl Node {
     }
 
     fn deliver(&mut self, packet: &[u8], inner: &Inner) -> Result<(), DropReason> {
-        if !self.outbox.deliver_parsed(packet, inner) {
+        if !self.outbox.deliver_parsed(Exit::Overlay, packet, inner) {
             return Err(DropReason::OutboxFull);
         }
         self.counters.delivered_packets += 1;

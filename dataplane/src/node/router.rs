@@ -94,6 +94,15 @@ pub(super) enum Arrival {
     HandedOver,
 }
 
+/// Who sent a packet, and hears of it when it cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// A socket of this machine.
+    Overlay,
+    /// A private network.
+    Tunnel(TunnelId),
+}
+
 /// Packets and their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Count {
@@ -103,7 +112,11 @@ pub(super) struct Count {
 
 impl Count {
     pub(super) fn add(&mut self, len: usize) {
-        self.packets += 1;
+        self.add_all(1, len);
+    }
+
+    pub(super) fn add_all(&mut self, packets: usize, len: usize) {
+        self.packets += icmp::widen(packets);
         self.bytes += icmp::widen(len);
     }
 }
@@ -151,7 +164,10 @@ impl Node {
     /// Takes a packet that the overlay wants sent. It is overwritten.
     pub fn handle_overlay(&mut self, packet: &mut [u8], offload: Offload, now: Instant) {
         self.counters.overlay_rx += 1;
-        self.overlay(packet, offload, Arrival::Direct, now);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.egress((packet, offload), &mut scratch, now);
+        self.count(done);
+        self.scratch = scratch;
     }
 
     /// Takes a datagram from the underlay.
@@ -178,18 +194,27 @@ impl Node {
         self.scratch = scratch;
     }
 
+    /// Takes a packet or super-packet that came in by the device of a direct link. It is overwritten.
+    pub fn handle_link(
+        &mut self,
+        tunnel: TunnelId,
+        (packet, offload): (&mut [u8], Offload),
+        now: Instant,
+    ) {
+        self.counters.link_rx += 1;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.link_ingress(tunnel, (packet, offload), &mut scratch, now);
+        self.count(done);
+        self.scratch = scratch;
+    }
+
     /// Takes what another worker handed over.
     pub fn handle_batch(&mut self, batch: &mut Batch, now: Instant) {
         let guard = crate::fib::pin();
+        let mut scratch = std::mem::take(&mut self.scratch);
         for (parcel, packet) in batch.iter_mut() {
             self.counters.handed_in += 1;
-            if let Parcel::Overlay(offload) = parcel {
-                self.overlay(packet, offload, Arrival::HandedOver, now);
-                continue;
-            }
-            let mut scratch = std::mem::take(&mut self.scratch);
             let done = match parcel {
-                Parcel::Overlay(_) => Ok(()),
                 Parcel::Underlay(from) => {
                     let datagram = (&*packet, Arrival::HandedOver);
                     self.ingress(from, datagram, &mut scratch, now, &guard)
@@ -197,21 +222,16 @@ impl Node {
                 Parcel::Initiation(from, tunnel) => {
                     self.initiation((from, tunnel), packet, &mut scratch)
                 }
-                Parcel::Encap(tunnel, vnet) => {
-                    let len = packet.len().min(scratch.len());
-                    scratch[..len].copy_from_slice(&packet[..len]);
-                    self.encap(tunnel, vnet, (&mut scratch, len), now)
-                }
+                Parcel::Encap(tunnel, vnet, offload) => match self.link(tunnel, vnet) {
+                    Ok((_, Place::Here(_))) => {
+                        self.send_into((tunnel, vnet), (packet, offload), &mut scratch, now)
+                    }
+                    Ok((_, Place::At(_))) => Err(DropReason::HandoverLoops),
+                    Err(reason) => Err(reason),
+                },
             };
             self.count(done);
-            self.scratch = scratch;
         }
-    }
-
-    fn overlay(&mut self, packet: &mut [u8], offload: Offload, arrival: Arrival, now: Instant) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let done = self.egress(packet, (offload, arrival), &mut scratch, now);
-        self.count(done);
         self.scratch = scratch;
     }
 
@@ -365,7 +385,7 @@ impl Node {
         let handle = match link.place {
             Place::Here(handle) => handle,
             Place::At(owner) => {
-                let parcel = Parcel::Encap(id, vnet);
+                let parcel = Parcel::Encap(id, vnet, Offload::NONE);
                 return self.hand_over(owner, Arrival::Direct, parcel, &buffer[..len]);
             }
         };

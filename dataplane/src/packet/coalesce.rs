@@ -11,7 +11,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::ip::{Inner, TCP, UDP, put_word, word};
 
 use super::split::{flags, set_ip_checksum, tcp_payload, udp_payload};
-use super::{Offload, Segmentation};
+use super::{Exit, Offload, Segmentation};
 
 /// Flows that may grow at one time. Packets of more flows go alone.
 pub(super) const FLOWS_MAX: usize = 64;
@@ -24,7 +24,7 @@ const SINGLES_BYTES_MAX: usize = 2 << 20;
 /// Packets in the queue: 16 receive buffers of 64 segments where nothing joins, twice.
 const QUEUE_MAX: usize = 2048;
 
-/// The overlay side of an outbox. Cardinality: one per worker.
+/// The part of an outbox that leaves by TUN devices. Cardinality: one per worker.
 pub(super) struct Coalescer {
     slab: Vec<u8>,
     supers: Vec<Super>,
@@ -42,6 +42,7 @@ pub(super) struct Coalescer {
 enum Entry {
     Super(usize),
     Single {
+        exit: Exit,
         start: usize,
         len: usize,
         offload: Offload,
@@ -50,6 +51,8 @@ enum Entry {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Flow {
+    /// Packets for different devices are of different networks, whatever their addresses say.
+    exit: Exit,
     src: IpAddr,
     dst: IpAddr,
     ports: (u16, u16),
@@ -76,6 +79,7 @@ impl Coalescer {
     pub(super) fn new() -> Self {
         let nowhere = IpAddr::from([0, 0, 0, 0]);
         let flow = Flow {
+            exit: Exit::Overlay,
             src: nowhere,
             dst: nowhere,
             ports: (0, 0),
@@ -110,15 +114,15 @@ impl Coalescer {
         self.queue.len()
     }
 
-    pub(super) fn push(&mut self, packet: &[u8]) -> bool {
-        Inner::parse(packet).is_ok_and(|inner| self.push_parsed(packet, &inner))
+    pub(super) fn push(&mut self, exit: Exit, packet: &[u8]) -> bool {
+        Inner::parse(packet).is_ok_and(|inner| self.push_parsed(exit, packet, &inner))
     }
 
-    pub(super) fn push_parsed(&mut self, packet: &[u8], inner: &Inner) -> bool {
+    pub(super) fn push_parsed(&mut self, exit: Exit, packet: &[u8], inner: &Inner) -> bool {
         let packet = &packet[..inner.total_len];
-        let Some(shape) = Shape::of(packet, inner) else {
-            self.close_of(inner);
-            return self.push_single(packet, Offload::NONE);
+        let Some(shape) = Shape::of(exit, packet, inner) else {
+            self.close_of(exit, inner);
+            return self.push_single(exit, packet, Offload::NONE);
         };
         let hash = shape.flow.hash();
         let position = self.position(hash, &shape.flow);
@@ -133,39 +137,41 @@ impl Coalescer {
             self.open.swap_remove(position);
         }
         if ends_train(packet, &shape) || !self.open_super(hash, packet, shape) {
-            return self.push_single(packet, Offload::NONE);
+            return self.push_single(exit, packet, Offload::NONE);
         }
         true
     }
 
-    pub(super) fn push_super(&mut self, packet: &[u8], offload: Offload) -> bool {
+    pub(super) fn push_super(&mut self, exit: Exit, packet: &[u8], offload: Offload) -> bool {
         if offload.segmentation == Segmentation::None && offload.checksum.is_none() {
-            return self.push(packet);
+            return self.push(exit, packet);
         }
         let Ok(inner) = Inner::parse(packet) else {
             return false;
         };
-        self.close_of(&inner);
-        self.push_single(&packet[..inner.total_len], offload)
+        self.close_of(exit, &inner);
+        self.push_single(exit, &packet[..inner.total_len], offload)
     }
 
     /// The oldest packet. Its buffer is free again as soon as the caller lets go of it.
-    pub(super) fn pop(&mut self) -> Option<(Offload, &[u8])> {
+    pub(super) fn pop(&mut self) -> Option<(Exit, Offload, &[u8])> {
         match self.queue.pop_front()? {
             Entry::Single {
+                exit,
                 start,
                 len,
                 offload,
             } => {
                 self.singles_queued -= 1;
-                Some((offload, &self.singles[start..start + len]))
+                Some((exit, offload, &self.singles[start..start + len]))
             }
             Entry::Super(index) => {
                 self.open.retain(|&(_, open)| open != index);
                 self.free.push(index);
                 let offload = self.finish(index);
                 let start = index * SUPER_LEN_MAX;
-                Some((offload, &self.slab[start..start + self.supers[index].len]))
+                let Super { shape, len, .. } = &self.supers[index];
+                Some((shape.flow.exit, offload, &self.slab[start..start + len]))
             }
         }
     }
@@ -177,18 +183,20 @@ impl Coalescer {
     }
 
     /// Ends every super-packet that a packet which goes alone might belong behind.
-    fn close_of(&mut self, inner: &Inner) {
+    fn close_of(&mut self, exit: Exit, inner: &Inner) {
         let Self { open, supers, .. } = self;
         open.retain(|&(_, index)| {
             let flow = &supers[index].shape.flow;
-            let is_same_pair =
-                flow.src == inner.src && flow.dst == inner.dst && flow.protocol == inner.protocol;
+            let is_same_pair = flow.exit == exit
+                && flow.src == inner.src
+                && flow.dst == inner.dst
+                && flow.protocol == inner.protocol;
             // A later piece of a datagram does not say its ports.
             !(is_same_pair && inner.ports.is_none_or(|ports| ports == flow.ports))
         });
     }
 
-    fn push_single(&mut self, packet: &[u8], offload: Offload) -> bool {
+    fn push_single(&mut self, exit: Exit, packet: &[u8], offload: Offload) -> bool {
         if self.singles_queued == 0 {
             self.singles_len = 0;
         }
@@ -200,6 +208,7 @@ impl Coalescer {
         self.singles_len += packet.len();
         self.singles_queued += 1;
         self.queue.push_back(Entry::Single {
+            exit,
             start,
             len: packet.len(),
             offload,
@@ -298,7 +307,7 @@ impl Shape {
     /// `None` for a packet that never joins others: not TCP or UDP, IP options or extension
     /// headers, a fragment, no payload, flags that stand alone, or a checksum that is absent or
     /// wrong.
-    fn of(packet: &[u8], inner: &Inner) -> Option<Self> {
+    fn of(exit: Exit, packet: &[u8], inner: &Inner) -> Option<Self> {
         let base = if inner.version == 6 { 40 } else { 20 };
         if inner.l4_offset != base {
             return None;
@@ -328,6 +337,7 @@ impl Shape {
             return None;
         }
         let flow = Flow {
+            exit,
             src: inner.src,
             dst: inner.dst,
             ports: inner.ports?,

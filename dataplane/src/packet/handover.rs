@@ -19,14 +19,12 @@ pub const BATCHES_MAX: usize = 32;
 /// What a packet in a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parcel {
-    /// From the overlay, for a tunnel of the receiver.
-    Overlay(Offload),
     /// A datagram for a session of the receiver.
     Underlay(SocketAddr),
     /// A handshake initiation of the peer of a tunnel of the receiver. It passed the gate.
     Initiation(SocketAddr, TunnelId),
-    /// An inner packet of a vnet, routed and ready for a tunnel of the receiver.
-    Encap(TunnelId, VnetId),
+    /// A packet or super-packet of a vnet, routed and ready for a tunnel of the receiver.
+    Encap(TunnelId, VnetId, Offload),
 }
 
 /// Packets on their way to another worker. It belongs to the worker that made it, and goes back.
@@ -167,7 +165,7 @@ mod tests {
     }
 
     fn to_one(n: u32) -> Parcel {
-        Parcel::Encap(TunnelId(n), VnetId(1))
+        Parcel::Encap(TunnelId(n), VnetId(1), Offload::NONE)
     }
 
     #[test]

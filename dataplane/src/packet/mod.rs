@@ -13,7 +13,7 @@ mod outbox;
 
 pub use handover::{BATCHES_MAX, Batch, PARCELS_MAX, Parcel};
 pub use offload::{Offload, PartialChecksum, Segmentation, VNET_HDR_LEN};
-pub use outbox::{Outbox, Transmit};
+pub use outbox::{Exit, Outbox, Transmit};
 pub use split::Segments;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a node has to send: trains for the underlay, super-packets for the overlay.
+//! What a node has to send: trains for the underlay, super-packets for devices.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::id::{WorkerId, Workers};
+use crate::id::{TunnelId, WorkerId, Workers};
 use crate::wire::ip::Inner;
 
 use super::Offload;
@@ -23,8 +23,10 @@ pub enum Transmit<'a> {
         /// The datagrams, one behind the other.
         bytes: &'a [u8],
     },
-    /// A packet for the TUN.
-    Overlay {
+    /// A packet for a TUN device.
+    Device {
+        /// Which.
+        exit: Exit,
         /// What is left to do on it.
         offload: Offload,
         /// The packet, from its IP header.
@@ -32,11 +34,20 @@ pub enum Transmit<'a> {
     },
 }
 
+/// The device that a packet leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The overlay's.
+    Overlay,
+    /// That of a direct link.
+    Link(TunnelId),
+}
+
 /// What a node has to send, in fixed pools. Nothing is allocated after [`Outbox::new`].
 /// Cardinality: one per worker, owned by its node.
 pub struct Outbox {
     trains: Trains,
-    overlay: Coalescer,
+    devices: Coalescer,
     handovers: Handovers,
 }
 
@@ -52,7 +63,7 @@ impl Outbox {
     pub fn of(worker: WorkerId, workers: Workers) -> Self {
         Self {
             trains: Trains::new(),
-            overlay: Coalescer::new(),
+            devices: Coalescer::new(),
             handovers: Handovers::new(worker, workers),
         }
     }
@@ -73,17 +84,17 @@ impl Outbox {
         self.trains.commit(len);
     }
 
-    /// Queues an inner packet for the overlay, together with others of its flow if it can be.
+    /// Queues an inner packet for a device, together with others of its flow if it can be.
     /// False when there is no room, or it is no IP packet: the caller drops and counts.
     #[must_use]
-    pub fn deliver(&mut self, packet: &[u8]) -> bool {
-        self.overlay.push(packet)
+    pub fn deliver(&mut self, exit: Exit, packet: &[u8]) -> bool {
+        self.devices.push(exit, packet)
     }
 
     /// [`Outbox::deliver`] of a packet whose parse the caller has.
     #[must_use]
-    pub fn deliver_parsed(&mut self, packet: &[u8], inner: &Inner) -> bool {
-        self.overlay.push_parsed(packet, inner)
+    pub fn deliver_parsed(&mut self, exit: Exit, packet: &[u8], inner: &Inner) -> bool {
+        self.devices.push_parsed(exit, packet, inner)
     }
 
     /// Queues a packet for another worker. False when that many are under way already, or there is
@@ -107,8 +118,8 @@ impl Outbox {
     /// Queues a packet that is one super-packet already, or has a checksum left to complete.
     /// False when there is no room, or it is no IP packet: the caller drops and counts.
     #[must_use]
-    pub fn deliver_super(&mut self, packet: &[u8], offload: Offload) -> bool {
-        self.overlay.push_super(packet, offload)
+    pub fn deliver_super(&mut self, exit: Exit, packet: &[u8], offload: Offload) -> bool {
+        self.devices.push_super(exit, packet, offload)
     }
 
     /// The next thing to send, in order for each destination and each flow; `None` when there is
@@ -122,8 +133,12 @@ impl Outbox {
                 bytes,
             });
         }
-        let (offload, packet) = self.overlay.pop()?;
-        Some(Transmit::Overlay { offload, packet })
+        let (exit, offload, packet) = self.devices.pop()?;
+        Some(Transmit::Device {
+            exit,
+            offload,
+            packet,
+        })
     }
 }
 
@@ -137,7 +152,7 @@ impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbox")
             .field("trains", &self.trains.len())
-            .field("overlay", &self.overlay.len())
+            .field("devices", &self.devices.len())
             .finish()
     }
 }

@@ -33,6 +33,15 @@ pub enum TunnelChange {
     Delete(TunnelId),
 }
 
+impl TunnelChange {
+    /// The tunnel.
+    pub fn id(&self) -> TunnelId {
+        match self {
+            Self::Put(id, _) | Self::Delete(id) => *id,
+        }
+    }
+}
+
 /// What became of a [`Delta`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::id::{TunnelId, WorkerId};
-use crate::packet::Outbox;
+use crate::packet::{Exit, Outbox};
 
 use super::{Config, Decap, Event, Refusal, Status, wireguard};
 
@@ -19,6 +19,8 @@ pub struct Tunnels {
 pub enum Handle {
     /// A peer of the WireGuard device.
     WireGuard(wireguard::Slot),
+    /// A direct link: the tunnel's number is its device's.
+    Direct(TunnelId),
 }
 
 impl Tunnels {
@@ -47,6 +49,7 @@ impl Tunnels {
                 .wireguard
                 .put(tunnel, config, mtu, now, out)
                 .map(Handle::WireGuard),
+            Config::Direct(_) => Ok(Handle::Direct(tunnel)),
         }
     }
 
@@ -61,6 +64,7 @@ impl Tunnels {
     ) -> Result<(), wireguard::PutError> {
         match config {
             Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config),
+            Config::Direct(_) => Ok(()),
         }
     }
 
@@ -73,6 +77,7 @@ impl Tunnels {
     pub fn delete(&mut self, handle: Handle) {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.delete(slot),
+            Handle::Direct(_) => {}
         }
     }
 
@@ -86,6 +91,7 @@ impl Tunnels {
     ) {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.hint_endpoint(slot, endpoint, now, out),
+            Handle::Direct(_) => {}
         }
     }
 
@@ -104,6 +110,10 @@ impl Tunnels {
     ) -> Result<(), Refusal> {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.encap(slot, buffer, len, now, out),
+            Handle::Direct(tunnel) => {
+                let is_queued = out.deliver(Exit::Link(tunnel), &buffer[..len]);
+                is_queued.then_some(()).ok_or(Refusal::OutboxFull)
+            }
         }
     }
 
@@ -142,6 +152,7 @@ impl Tunnels {
     ) -> Result<Decap, Refusal> {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.initiation(slot, from, datagram, buffer, out),
+            Handle::Direct(_) => Err(Refusal::UnknownPeer),
         }
     }
 
@@ -172,6 +183,10 @@ impl Tunnels {
     pub fn status(&self, handle: Handle, now: Instant) -> Status {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.status(slot, now),
+            Handle::Direct(_) => Status {
+                is_up: true,
+                ..Status::default()
+            },
         }
     }
 }

@@ -7,6 +7,7 @@
 //! decides when those timers are looked at, the limits on handshakes, and what is shown.
 
 pub mod bucket;
+pub mod direct;
 mod face;
 pub mod wireguard;
 
@@ -25,6 +26,8 @@ pub use face::{Handle, Tunnels};
 pub enum Config {
     /// A WireGuard peer.
     WireGuard(wireguard::Config),
+    /// A device, and no encapsulation.
+    Direct(direct::Config),
 }
 
 impl Config {
@@ -33,6 +36,7 @@ impl Config {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::WireGuard(_) => "wireguard",
+            Self::Direct(_) => "direct",
         }
     }
 }

@@ -112,6 +112,43 @@ fn the_kernel_brings_packets_to_the_worker_that_owns_their_tunnel() {
 }
 
 #[test]
+fn direct_links_carry_packets_whole_between_networks_and_to_the_overlay() {
+    let mut world = World::new(1500);
+    world.add("one");
+    world.add("two");
+    let (one, two) = ("10.7.0.1", "10.7.0.2");
+    let links = format!("{one} {two}");
+    // Two workers: one link each.
+    let settings = [("PC_LINKS", links.as_str()), ("PC_WORKERS", "2")];
+    let mut edge = router(&world, "edge", &settings);
+    edge.line("ready");
+    world.move_link("pcl2", ("edge", "one"), one);
+    world.move_link("pcl3", ("edge", "two"), two);
+    world.run("one", &format!("ping -c 3 -i 0.2 -w 10 {two}"));
+    world.run("edge", &format!("ping -c 3 -i 0.2 -w 10 -I {SOURCE} {one}"));
+    let mut origin = world.start("two", "origin", &[]);
+    origin.line("ready");
+    for (side, from) in [("one", one), ("edge", SOURCE)] {
+        let ends = [("PC_FROM", from), ("PC_TO", two)];
+        let mut client = world.start(side, "client", &ends);
+        assert_eq!(client.line("done"), role::BULK.to_string());
+    }
+    let counters = edge.ask("counters");
+    let (reads, bytes) = ("link_reads", "link_read_bytes");
+    let per_read = number(&counters, bytes) / number(&counters, reads);
+    assert!(per_read > 1420, "no super-packets: {per_read} bytes a read");
+    // Not by the other link's name.
+    let wrong = world.output("one", &format!("ping -c 2 -i 0.2 -w 3 -I {one} 10.7.0.3"));
+    assert!(!wrong.status.success());
+    world.run("one", "ip addr add 10.7.0.9/32 dev pcl2");
+    let wrong = world.output("one", &format!("ping -c 2 -i 0.2 -w 3 -I 10.7.0.9 {two}"));
+    assert!(!wrong.status.success());
+    let drops: serde_json::Value = serde_json::from_str(&edge.ask("counters")).unwrap();
+    assert_ne!(drops["drops"]["source_not_allowed"], 0);
+    edge.stop();
+}
+
+#[test]
 fn pings_and_bulk_pass_both_ways_with_a_plain_tun() {
     let world = World::new(1500);
     let (edge, site) = pair(&world, "plain");

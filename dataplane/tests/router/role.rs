@@ -9,6 +9,7 @@ use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
 use dataplane::tunnel::{self, wireguard};
+use ipnet::IpNet;
 
 const VNET: VnetId = VnetId(1);
 const TUNNEL: TunnelId = TunnelId(1);
@@ -123,6 +124,20 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
         revision: 1,
         ..Spec::default()
     };
+    for (n, address) in (2..).zip(setting("PC_LINKS").iter().flat_map(|all| all.split(' '))) {
+        let prefix: IpNet = format!("{address}/32").parse().unwrap();
+        let device = format!("pcl{n}");
+        let link = Tunnel {
+            vnet: VNET,
+            name: device.clone(),
+            mtu: 1420,
+            allowed: vec![prefix],
+            kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
+        };
+        spec.tunnels.insert(TunnelId(n), link);
+        let key = RouteKey { vnet: VNET, prefix };
+        spec.routes.insert(key, Nexthop::Tunnel(TunnelId(n)).into());
+    }
     spec.vnets.insert(VNET, Vnet { name: "v".into() });
     let id = setting("PC_TUNNEL").map_or(TUNNEL, |id| TunnelId(id.parse().unwrap()));
     spec.tunnels.insert(id, tunnel);

@@ -23,6 +23,7 @@ pub(crate) const SOURCE_V6: &str = "2606:4700:cf1:5000::6440:2";
 /// `edge` and `site`, a veth between them, and the origin's addresses inside `site`.
 pub(crate) struct World {
     tag: String,
+    sides: Vec<&'static str>,
     _lock: File,
 }
 
@@ -32,11 +33,13 @@ impl World {
         let lock = File::create(LOCK).unwrap();
         lock.lock().unwrap();
         let tag = format!("pc-d-{}", std::process::id());
-        let world = Self { tag, _lock: lock };
-        for side in ["edge", "site"] {
-            run(&["ip", "netns", "add", &world.netns(side)]);
-            world.run(side, "ip link set lo up");
-        }
+        let mut world = Self {
+            tag,
+            sides: Vec::new(),
+            _lock: lock,
+        };
+        world.add("edge");
+        world.add("site");
         let (edge, site) = (world.netns("edge"), world.netns("site"));
         let cable = ["ip", "link", "add", "wire", "netns", &edge, "type", "veth"];
         run(&[&cable[..], &["peer", "name", "wire", "netns", &site]].concat());
@@ -51,6 +54,22 @@ impl World {
         world.run("site", &format!("ip addr add {ORIGIN}/32 dev lo"));
         world.run("site", &format!("ip addr add {ORIGIN_V6}/128 dev lo"));
         world
+    }
+
+    /// One more namespace, without a cable.
+    pub(crate) fn add(&mut self, side: &'static str) {
+        run(&["ip", "netns", "add", &self.netns(side)]);
+        self.sides.push(side);
+        self.run(side, "ip link set lo up");
+    }
+
+    /// Moves a device from one side to another and sets it up there with an address.
+    pub(crate) fn move_link(&self, device: &str, (from, to): (&str, &str), address: &str) {
+        let netns = self.netns(to);
+        self.run(from, &format!("ip link set {device} netns {netns}"));
+        self.run(to, &format!("ip addr add {address}/32 dev {device}"));
+        self.run(to, &format!("ip link set {device} up mtu 1420"));
+        self.run(to, &format!("ip route add default dev {device}"));
     }
 
     fn netns(&self, side: &str) -> String {
@@ -98,7 +117,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for side in ["edge", "site"] {
+        for side in &self.sides {
             let gone = Command::new("ip")
                 .args(["netns", "del", &self.netns(side)])
                 .status();

@@ -174,7 +174,9 @@ impl World {
                     self.wire
                         .extend(datagrams.map(|datagram| (from, to, datagram.to_vec())));
                 }
-                Transmit::Overlay { offload, packet } => {
+                Transmit::Device {
+                    offload, packet, ..
+                } => {
                     for packet in packets(packet, offload) {
                         let to = self.clients.iter_mut().find(|host| host.owns(&packet));
                         match to {
@@ -201,7 +203,9 @@ impl World {
                     self.wire
                         .extend(datagrams.map(|datagram| (address, to, datagram.to_vec())));
                 }
-                Transmit::Overlay { offload, packet } => {
+                Transmit::Device {
+                    offload, packet, ..
+                } => {
                     for packet in packets(packet, offload) {
                         if site.origin.owns(&packet) {
                             site.origin.give(packet);

@@ -69,7 +69,8 @@ fn what_was_handed_over_wrongly_is_dropped_and_not_handed_on() {
     let mut world = World::new();
     let sent = packet(world.source(1, "."), ip("10.0.0.50"), 99, b"");
     let edge = world.edge();
-    handed(edge, 1, Parcel::Overlay(Offload::NONE), &sent);
+    let encap = Parcel::Encap(TunnelId(1), VnetId(1), Offload::NONE);
+    handed(edge, 1, encap, &sent);
     assert_eq!(edge.dropped(DropReason::HandoverLoops), 1);
     // A data message whose index names worker 2.
     let datagram = [&[4, 0, 0, 0, 1, 0, 0, 2][..], &[0; 40]].concat();
@@ -86,10 +87,20 @@ fn a_worker_does_not_trust_another_about_the_vnet_of_a_tunnel() {
     let mut world = World::new();
     let sent = packet(ip("10.0.0.9"), ip("10.0.0.50"), 99, b"");
     let edge = world.edge();
-    handed(edge, 1, Parcel::Encap(TunnelId(2), VnetId(1)), &sent);
+    handed(
+        edge,
+        1,
+        Parcel::Encap(TunnelId(2), VnetId(1), Offload::NONE),
+        &sent,
+    );
     assert_eq!(edge.dropped(DropReason::TunnelVnetMismatch), 1);
     assert!(edge.sent().is_empty());
-    handed(edge, 1, Parcel::Encap(TunnelId(9), VnetId(1)), &sent);
+    handed(
+        edge,
+        1,
+        Parcel::Encap(TunnelId(9), VnetId(1), Offload::NONE),
+        &sent,
+    );
     assert_eq!(edge.dropped(DropReason::Gone), 1);
 }
 

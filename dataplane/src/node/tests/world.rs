@@ -167,7 +167,7 @@ impl End {
                         segment_size,
                         bytes,
                     } => all.extend(bytes.chunks(segment_size).map(|one| (to, one.to_vec()))),
-                    Transmit::Overlay { packet, .. } => self.overlay.push(packet.to_vec()),
+                    Transmit::Device { packet, .. } => self.overlay.push(packet.to_vec()),
                 }
             }
         }

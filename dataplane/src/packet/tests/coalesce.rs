@@ -33,7 +33,7 @@ pub(super) fn patch_headers(packet: &mut [u8], is_v6: bool, is_udp: bool) {
 fn deliver_all(packets: &[Packet]) -> Vec<(Segmentation, Vec<Vec<u8>>)> {
     let mut outbox = Outbox::new();
     for packet in packets {
-        assert!(outbox.deliver(&packet.bytes()));
+        assert!(outbox.deliver(Exit::Overlay, &packet.bytes()));
     }
     drain_overlay(&mut outbox)
 }
@@ -77,9 +77,12 @@ fn a_stream_becomes_one_super_packet_with_a_partial_checksum() {
         let mut outbox = Outbox::new();
         for packet in &mut packets {
             packet.is_v6 = is_v6;
-            assert!(outbox.deliver(&packet.bytes()));
+            assert!(outbox.deliver(Exit::Overlay, &packet.bytes()));
         }
-        let Some(Transmit::Overlay { offload, packet }) = outbox.poll_transmit() else {
+        let Some(Transmit::Device {
+            offload, packet, ..
+        }) = outbox.poll_transmit()
+        else {
             panic!("something was delivered");
         };
         let l4: u16 = if is_v6 { 40 } else { 20 };
@@ -229,7 +232,7 @@ fn a_different_tos_does_not_join() {
         put_word(&mut bytes, 10, 0);
         let sum = Sum::new().bytes(&bytes[..20]).checksum();
         put_word(&mut bytes, 10, sum);
-        assert!(outbox.deliver(&bytes));
+        assert!(outbox.deliver(Exit::Overlay, &bytes));
     }
     let sizes: Vec<usize> = drain_overlay(&mut outbox)
         .iter()
@@ -252,7 +255,7 @@ fn a_different_traffic_class_flow_label_or_hop_limit_does_not_join() {
             }
             .bytes();
             bytes[at] ^= if number == 2 { 0x20 } else { 0 };
-            assert!(outbox.deliver(&bytes));
+            assert!(outbox.deliver(Exit::Overlay, &bytes));
         }
         let sizes: Vec<usize> = drain_overlay(&mut outbox)
             .iter()
@@ -267,7 +270,7 @@ fn what_has_been_given_does_not_grow_any_more() {
     let packets = stream(&[("A", 50), ("A", 50), ("A", 50)]);
     let mut outbox = Outbox::new();
     for packet in &packets {
-        assert!(outbox.deliver(&packet.bytes()));
+        assert!(outbox.deliver(Exit::Overlay, &packet.bytes()));
         let alone = vec![(Segmentation::None, vec![packet.bytes()])];
         assert_eq!(drain_overlay(&mut outbox), alone);
     }
@@ -288,7 +291,7 @@ fn a_wrong_or_absent_checksum_travels_alone_and_untouched() {
             4 => put_word(&mut bytes, 26, 0),
             _ => {}
         }
-        assert!(outbox.deliver(&bytes));
+        assert!(outbox.deliver(Exit::Overlay, &bytes));
         expected.push((Segmentation::None, vec![bytes]));
     }
     assert_eq!(drain_overlay(&mut outbox), expected);
@@ -304,7 +307,7 @@ fn a_later_fragment_is_not_overtaken() {
     put_word(&mut fragment, 10, sum);
     let mut outbox = Outbox::new();
     for packet in [&udp[0], &udp[1], &fragment, &udp[2], &udp[3]] {
-        assert!(outbox.deliver(packet));
+        assert!(outbox.deliver(Exit::Overlay, packet));
     }
     let sizes: Vec<usize> = drain_overlay(&mut outbox)
         .iter()
@@ -322,10 +325,10 @@ fn a_ready_super_packet_keeps_its_place_and_its_metadata() {
         segment_size: 100,
         checksum: None,
     };
-    assert!(outbox.deliver(&packets[0].bytes()));
-    assert!(outbox.deliver(&packets[1].bytes()));
-    assert!(outbox.deliver_super(&packets[2].bytes(), offload));
-    assert!(outbox.deliver(&packets[3].bytes()));
+    assert!(outbox.deliver(Exit::Overlay, &packets[0].bytes()));
+    assert!(outbox.deliver(Exit::Overlay, &packets[1].bytes()));
+    assert!(outbox.deliver_super(Exit::Overlay, &packets[2].bytes(), offload));
+    assert!(outbox.deliver(Exit::Overlay, &packets[3].bytes()));
     let sizes: Vec<usize> = drain_overlay(&mut outbox)
         .iter()
         .map(|(_, s)| s.len())
@@ -342,7 +345,7 @@ fn more_flows_than_buffers_go_alone_and_a_full_queue_refuses() {
     };
     for _ in 0..3 {
         let taken: Vec<u16> = (0..3000)
-            .filter(|&port| outbox.deliver(&flow(port).bytes()))
+            .filter(|&port| outbox.deliver(Exit::Overlay, &flow(port).bytes()))
             .collect();
         assert_eq!(taken, (0..2048).collect::<Vec<u16>>());
         let all = drain_overlay(&mut outbox);
@@ -352,7 +355,7 @@ fn more_flows_than_buffers_go_alone_and_a_full_queue_refuses() {
             .collect();
         assert_eq!(all, expected);
     }
-    assert!(!outbox.deliver(&[0x45; 3]));
+    assert!(!outbox.deliver(Exit::Overlay, &[0x45; 3]));
 }
 
 /// What a sender may do next on one of its flows.
@@ -392,7 +395,7 @@ proptest! {
             let bytes = Packet { port, is_v6, id: *id, ..base }.bytes();
             *id = id.wrapping_add(id_step);
             *seq = seq.wrapping_add(u32::try_from(len).unwrap() + u32::from(has_gap));
-            prop_assert!(outbox.deliver(&bytes));
+            prop_assert!(outbox.deliver(Exit::Overlay, &bytes));
             expected.entry(flow_of(&bytes)).or_default().push(bytes);
         }
         let mut seen: HashMap<_, Vec<Vec<u8>>> = HashMap::new();
@@ -419,7 +422,7 @@ proptest! {
                 fix_l4(&mut packet, is_udp);
             }
             let is_ip = Inner::parse(&packet).is_ok();
-            prop_assert_eq!(outbox.deliver(&packet), is_ip);
+            prop_assert_eq!(outbox.deliver(Exit::Overlay, &packet), is_ip);
         }
         while outbox.poll_transmit().is_some() {}
     }

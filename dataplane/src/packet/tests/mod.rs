@@ -166,7 +166,10 @@ fn drain_segments(mut segments: Segments<'_>) -> Vec<Vec<u8>> {
 fn drain_overlay(outbox: &mut Outbox) -> Vec<(Segmentation, Vec<Vec<u8>>)> {
     let mut all = Vec::new();
     while let Some(transmit) = outbox.poll_transmit() {
-        let Transmit::Overlay { offload, packet } = transmit else {
+        let Transmit::Device {
+            offload, packet, ..
+        } = transmit
+        else {
             panic!("nothing was reserved");
         };
         let segments = Segments::new(packet, offload).unwrap();

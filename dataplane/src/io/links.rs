@@ -1,0 +1,54 @@
+//! The devices of a worker's direct links.
+
+use std::collections::HashMap;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use crate::id::TunnelId;
+
+use super::tun::Tun;
+use super::worker::Appetite;
+
+/// The device of a direct link.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) tun: Tun,
+    pub(super) appetite: Appetite,
+}
+
+/// The devices of all direct links of one worker, by tunnel.
+#[derive(Debug, Default)]
+pub(super) struct Links(HashMap<TunnelId, Link>);
+
+impl Links {
+    /// Takes a device in, in place of the tunnel's former one.
+    pub(super) fn attach(&mut self, epoll: &Epoll, tunnel: TunnelId, tun: Tun) -> nix::Result<()> {
+        self.detach(tunnel);
+        epoll.add(&tun, EpollEvent::new(EpollFlags::EPOLLIN, token(tunnel)))?;
+        let appetite = Appetite::FIRST;
+        self.0.insert(tunnel, Link { tun, appetite });
+        Ok(())
+    }
+
+    /// Lets a device go; epoll forgets it with its last descriptor.
+    pub(super) fn detach(&mut self, tunnel: TunnelId) {
+        self.0.remove(&tunnel);
+    }
+
+    pub(super) fn get(&mut self, tunnel: TunnelId) -> Option<&mut Link> {
+        self.0.get_mut(&tunnel)
+    }
+}
+
+/// Tokens of direct links lie above all others.
+const FIRST: u64 = 1 << 32;
+
+fn token(tunnel: TunnelId) -> u64 {
+    FIRST | u64::from(tunnel.0)
+}
+
+/// The tunnel that a token is of, if it is a direct link's.
+pub(super) fn tunnel_of(token: u64) -> Option<TunnelId> {
+    let number = u32::try_from(token & (FIRST - 1)).expect("masked to 32 bits");
+    (token >= FIRST).then_some(TunnelId(number))
+}
