@@ -39,6 +39,9 @@ else
   cargo test --locked --workspace --quiet
 fi
 
+step "models of the lock-free tables"
+"$TESTBED/models.sh"
+
 [ "$WORLD" = yes ] || { step "done, without the world" && exit 0; }
 step "tests in namespaces"
 require_root

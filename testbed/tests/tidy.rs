@@ -12,7 +12,14 @@ use rust::{Crate, File};
 const LINES_MAX: usize = 600;
 
 /// The packages, as directories below the root. The first is the binary's.
-const PACKAGES: [&str; 5] = ["", "dataplane", "controlplane", "proxy", "testbed"];
+const PACKAGES: [&str; 6] = [
+    "",
+    "dataplane",
+    "dataplane/models",
+    "controlplane",
+    "proxy",
+    "testbed",
+];
 
 /// Modules that think and do no I/O: time, randomness and addresses are their arguments.
 const PURE: [(&str, &[&str]); 2] = [

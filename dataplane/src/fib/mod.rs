@@ -7,6 +7,9 @@ mod arena;
 mod atomic;
 pub mod group;
 pub mod lpm;
+#[cfg(portcullis_loom)]
+#[cfg(test)]
+mod models;
 mod nexthop;
 pub mod publish;
 pub mod return_table;

@@ -35,6 +35,40 @@ pub use self::writer::{Full, TABLE_BYTES_MAX};
 /// Highest number of a tunnel that a table can name: a word has 31 bits, and two words are taken.
 pub const TUNNEL_MAX: TunnelId = TunnelId((1 << 31) - 1 - FIRST_TUNNEL);
 
+/// The trie as loom's models see it.
+#[cfg(portcullis_loom)]
+pub(super) struct Model(Arc<trie::Trie<u16>>);
+
+#[cfg(portcullis_loom)]
+impl Model {
+    pub(super) fn lookup(&self, key: u16) -> Option<u32> {
+        self.0.lookup(key)
+    }
+}
+
+/// The writer of a [`Model`].
+#[cfg(portcullis_loom)]
+pub(super) struct ModelWriter(writer::TrieWriter<u16>);
+
+#[cfg(portcullis_loom)]
+impl ModelWriter {
+    pub(super) fn new() -> Self {
+        Self(writer::TrieWriter::new(<u16 as key::Key>::ROOT[0]))
+    }
+
+    pub(super) fn table(&self) -> Model {
+        Model(self.0.trie().clone())
+    }
+
+    pub(super) fn insert(&mut self, (key, len): (u16, u8), value: u32) {
+        self.0.insert(key, len, value).expect("a model is small");
+    }
+
+    pub(super) fn remove(&mut self, (key, len): (u16, u8), covering: Option<(u8, u32)>) {
+        self.0.remove(key, len, covering);
+    }
+}
+
 /// What a prefix leads to, packed into one atomic word.
 pub trait Value: Copy + PartialEq + fmt::Debug {
     /// The word: 31 bits, never 0.
