@@ -99,14 +99,14 @@ build_release() {
   local target=${CARGO_TARGET_DIR:-$ROOT/target} build=()
   BIN=${PORTCULLIS_BIN:-$target/release/portcullis}
   BENCH=${PORTCULLIS_BENCH:-$target/release/portcullis-bench}
-  [ -n "${PORTCULLIS_BIN:-}" ] || build+=(-p portcullis --bin portcullis)
-  [ -n "${PORTCULLIS_BENCH:-}" ] || build+=(-p portcullis-testbed --bin portcullis-bench)
+  [ -n "${PORTCULLIS_BIN:-}" ] || build+=(-p portcullis)
+  [ -n "${PORTCULLIS_BENCH:-}" ] || build+=(-p portcullis-testbed)
   if [ "${#build[@]}" -gt 0 ]; then
     need_to_build
     install_needed
     step "building the release (the first time takes five to ten minutes on two cores)"
     watched 3600 "cargo build --release" "$LOGS/build.log" \
-      cargo build --release --locked --manifest-path "$ROOT/Cargo.toml" "${build[@]}" ||
+      cargo build --release --locked --manifest-path "$ROOT/Cargo.toml" "${build[@]}" --bins ||
       die "the release does not build: see $LOGS/build.log"
   fi
   [ -x "$BIN" ] || die "PORTCULLIS_BIN=$BIN is not a program"
