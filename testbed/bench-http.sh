@@ -192,8 +192,9 @@ http_small() {
 
 # http_bulk NAME SECONDS: one download of 100 MiB, or what comes of it in that time.
 http_bulk() {
-  local name=$1 rate
+  local name=$1 rate=0
   rate=$(in_ns "pc-bench-$name-c" curl -s -o /dev/null -m "$2" -H 'Host: app.example.com' -w '%{speed_download}' \
     "http://$HTTP_ADDRESS/100m" || true)
+  [ "${rate:-0}" != 0 ] || { note "    $name: no download" && return 0; }
   sample 'one download of 100 MiB' "$(http_field "$name" 5)" Gb/s "$(divide "$rate" 125000000)"
 }

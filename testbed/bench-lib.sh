@@ -148,9 +148,12 @@ bench_down() {
   find "$RUN" -mindepth 1 -maxdepth 1 ! -name logs -exec rm -rf {} + 2>/dev/null || true
 }
 
+# Also a caller that holds the testbed's lock waits for another benchmark: their namespaces have the same names.
 bench_begin() {
   require_root
   take_lock
+  exec 8>"$LOCK.bench"
+  flock -w 600 8 || die "another benchmark holds $LOCK.bench"
   bench_down
   rm -f "$LOGS"/*pcb-*
   mkdir -p "$RUN" "$LOGS" "$STATE-bench" "$RESULTS"

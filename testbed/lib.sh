@@ -84,7 +84,7 @@ start() {
   shift 2
   pid_of "$name" >/dev/null && return 0
   mkdir -p "$LOGS"
-  setsid ip netns exec "$ns" "$@" >>"$LOGS/$name.log" 2>&1 </dev/null 9>&- &
+  setsid ip netns exec "$ns" "$@" >>"$LOGS/$name.log" 2>&1 </dev/null 8>&- 9>&- &
   record_pid "$name" $!
 }
 
