@@ -157,6 +157,8 @@ http_nginx() {
       proxy_buffers 16 64k;
       proxy_busy_buffers_size 512k;
       proxy_max_temp_file_size 0;
+      proxy_request_buffering off;
+      client_max_body_size 0;
     }
 CONF
   start "pcb-$1-proxy" "$2" nginx -e "$LOGS/nginx-$1-proxy.log" -c "$RUN/$1-proxy.conf"

@@ -6,12 +6,13 @@
 #   --quick   one short round, results in testbed/run/bench-quick: to see that it works, not to quote
 #   --only    of routing and http: these subjects (--list names them)
 #   --refresh puts the tables into README.md and docs/performance.md as well
+#   --soak    of load: 10^8 packets, counting those out of order, in place of the rest (minutes)
 #   --list    what can be measured here, and which peers are there
 # Peers are optional: testbed/peers.sh installs them. It builds the release first: five to ten minutes once.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 BENCHES=(routing lpm flows crypto http load wan tun)
-ROUNDS=5 QUICK=no ONLY='' REFRESH=no CHOSEN=()
+ROUNDS=5 QUICK=no ONLY='' REFRESH=no SOAK=no CHOSEN=()
 
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
@@ -27,6 +28,7 @@ arguments() {
       --list) LIST=yes ;;
       --quick) QUICK=yes ;;
       --refresh) REFRESH=yes ;;
+      --soak) SOAK=yes ;;
       --rounds) ROUNDS=${2:-} && shift ;;
       --only) ONLY=${2:-} && shift ;;
       all) CHOSEN+=("${BENCHES[@]}") ;;
