@@ -170,10 +170,8 @@ impl Proxy {
             for engine in &door.engines {
                 engine.cleanup().await;
             }
-            let finished = drain.finish(deadline, CLOSE_GRACE).await;
-            // The lanes end here, with what is left on them.
-            drop(door);
-            finished
+            // The lanes end with the door, and with them the HTTP connections that are left.
+            drain.finish(deadline, CLOSE_GRACE, || drop(door)).await
         });
         let finished = finish.await.unwrap_or(false);
         // Never blocks: the caller may be a task of another runtime.

@@ -62,7 +62,7 @@ fn enter(
     client: SocketAddr,
     tls: Option<Arc<Acceptor>>,
     door: &Door,
-    mut running: Running,
+    running: Running,
 ) {
     let room = Arc::clone(&door.room).try_acquire_owned();
     // It belongs to another thread's epoll from here on.
@@ -79,17 +79,13 @@ fn enter(
         counters: Arc::clone(&door.counters),
     };
     handle.spawn(async move {
+        // It is told of the drain by pingora, and of the end by its lane, which drops it: to watch
+        // for both here would cost each wake-up of the connection.
         let shutdown = running.watch();
-        let visit = async {
-            if let Some(stream) = arrival.prepare(stream).await {
-                engine.process_new(stream, &shutdown).await;
-            }
-        };
-        tokio::select! {
-            () = visit => {}
-            () = running.closed() => {}
+        if let Some(stream) = arrival.prepare(stream).await {
+            engine.process_new(stream, &shutdown).await;
         }
-        drop((room, place));
+        drop((running, room, place));
     });
 }
 

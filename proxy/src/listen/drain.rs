@@ -46,8 +46,14 @@ impl Drain {
     }
 
     /// Waits until all have ended, at most until `deadline`; then tells those that are left to
-    /// close at once, and gives them `grace`. Returns whether all ended by themselves.
-    pub(crate) async fn finish(self, deadline: Duration, grace: Duration) -> bool {
+    /// close at once, and calls `close_others` to end those that do not listen, and gives them `grace`.
+    /// Returns whether all ended by themselves.
+    pub(crate) async fn finish(
+        self,
+        deadline: Duration,
+        grace: Duration,
+        close_others: impl FnOnce(),
+    ) -> bool {
         let Self {
             drain,
             close,
@@ -59,6 +65,7 @@ impl Drain {
             return true;
         }
         close.send_replace(true);
+        close_others();
         let closed = tokio::time::timeout(grace, ended.recv()).await.is_ok();
         tracing::info!(closed, "the deadline to drain has passed");
         drop(drain);
