@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use crate::packet::Outbox;
 
 /// Marks our routes and rules (`rtm_protocol`). iproute2's `rt_protos` and FRR name 186 to 200; from
 /// there on numbers are free.
@@ -107,6 +110,7 @@ pub fn install(plan: &Plan) -> Result<Installed, RouteError> {
             purge(&handle).await?;
             let tun = link(&handle, &plan.tun).await?;
             raise_link(&handle, (&plan.tun, plan.mtu), tun).await?;
+            limit_super_packets(&handle, (&plan.tun, plan.mtu), tun).await;
             match &plan.side {
                 Side::Edge { sources } => edge(&handle, tun, sources).await,
                 Side::Site { routes, address } => {
@@ -231,6 +235,22 @@ async fn raise_link(
         .execute()
         .await
         .map_err(|e| refused(step(), e))
+}
+
+/// Asks TCP for super-packets that become one train each. A longer one, of 64 KiB, becomes a full
+/// train and a short one: two calls for what one could carry.
+async fn limit_super_packets(handle: &Handle, (device, mtu): (&str, u16), index: u32) {
+    /// What WireGuard adds to a packet.
+    const OVERHEAD: usize = 32;
+    let segments = Outbox::segments_of_train(usize::from(mtu) + OVERHEAD);
+    let segments = u32::try_from(segments).expect("a train has at most 64");
+    let message = LinkMessageBuilder::<LinkUnspec>::new()
+        .index(index)
+        .append_extra_attribute(LinkAttribute::GsoMaxSegs(segments))
+        .build();
+    if let Err(error) = handle.link().change(message).execute().await {
+        tracing::debug!(device, segments, %error, "super-packets stay as long as they are");
+    }
 }
 
 async fn link(handle: &Handle, name: &str) -> Result<u32, RouteError> {

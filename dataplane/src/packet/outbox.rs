@@ -68,6 +68,12 @@ impl Outbox {
         }
     }
 
+    /// How many datagrams of this length leave with one call.
+    #[must_use]
+    pub const fn segments_of_train(datagram_len: usize) -> usize {
+        super::train::segments_of_train(datagram_len)
+    }
+
     /// Room for a datagram of at most `max` bytes at the end of the train for `to`. `None` when the
     /// pool is used up or `max` is above 65,000: the caller drops and counts. A reservation that
     /// is not committed costs nothing.

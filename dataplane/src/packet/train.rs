@@ -7,6 +7,17 @@ use std::net::SocketAddr;
 pub(super) const SEGMENTS_MAX: usize = 64;
 /// Bytes of one train: below the 65,507 of one UDP payload, with room for options.
 pub(super) const TRAIN_BYTES_MAX: usize = 65_000;
+/// Segments of a super-packet whose datagrams, of `datagram_len` bytes each, make one whole train. One
+/// that is longer leaves a short train behind.
+pub(super) const fn segments_of_train(datagram_len: usize) -> usize {
+    let fit = TRAIN_BYTES_MAX / datagram_len;
+    if fit < SEGMENTS_MAX {
+        fit
+    } else {
+        SEGMENTS_MAX
+    }
+}
+
 /// Trains at one time. A batch reads at most 16 super-buffers or 64 segments from each source, so
 /// this is twice the destinations that a batch from the overlay can name. Buffers are used last in,
 /// first out: those that are never needed are never touched.

@@ -70,6 +70,9 @@ fn pings_and_bulk_pass_both_ways_with_offload() {
         sent > 8 * number(&counters, "udp_sends"),
         "no trains: {counters}"
     );
+    // As many as one call takes, so that no super-packet leaves a rest behind.
+    let link = world.run("edge", "ip -d link show dev pc0");
+    assert!(link.contains("gso_max_segs 44"), "{link}");
     edge.stop();
     site.stop();
 }
