@@ -78,7 +78,7 @@ load_down() {
   rm -rf "$LOAD_RUN"
 }
 
-is_load_up() { [ -r "$LOAD_RUN/world.json" ] && pid_of load-edge >/dev/null; }
+is_load_up() { [ -r "$LOAD_RUN/world.json" ] && pid_of load-edge >/dev/null && has_ns pc-load-edge; }
 
 command=${1:-}
 case $command in

@@ -124,7 +124,7 @@ checks! {
     a_peer_that_returns_with_another_address_keeps_its_flows: "roaming";
     a_million_packets_keep_their_order_in_32_tunnels: "order";
     bad_input_is_counted_and_costs_no_memory: "bad_input";
-    a_handshake_flood_leaves_tunnels_their_rate: "handshake_flood";
+    a_handshake_flood_does_not_stop_the_tunnels_that_are_up: "handshake_flood";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";
