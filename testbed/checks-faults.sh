@@ -104,6 +104,9 @@ check_tunnel_delete() {
   ROUTE_DEFAULT=$(route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" 10.0.0.0/24)
   remember ROUTE_DEFAULT
   route "$TUNNEL_DEFAULT" "$VNET_DEFAULT" fd00:10::/64 >/dev/null
+  # Another number, and with it perhaps another worker.
+  SOURCE_DEFAULT=$(source_of default site1)
+  remember SOURCE_DEFAULT
   end_counting
 }
 

@@ -102,7 +102,10 @@ app() {
     '{protocol:$p, dns:{type:"CNAME", name:$n}, origin_direct:[$o], virtual_network_id:$v}')" | field id
 }
 
-# source_of NAME: the address that names a vnet on this edge.
+# source_of VNET TUNNEL: the address, of those that name a vnet on this edge, of the worker that has the tunnel.
 source_of() {
-  "$BIN" show sources --json --socket "$STATE/edge.sock" | jq -er --arg name "$1" '.[] | select(.vnet_name == $name) | .ipv4'
+  local number
+  number=$("$BIN" show tunnels --json --socket "$STATE/edge.sock" | jq -er --arg name "$2" '.[] | select(.name == $name) | .id')
+  "$BIN" show sources --json --socket "$STATE/edge.sock" | jq -er --arg name "$1" --argjson number "$number" \
+    'map(select(.vnet_name == $name)) | sort_by(.worker) | .[($number - 1) % length].ipv4'
 }

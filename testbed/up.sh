@@ -96,8 +96,8 @@ make_world() {
   start_origin 2
   start_site1
   start_site2
-  SOURCE_DEFAULT=$(source_of default) || die "portcullis show sources does not know the default vnet"
-  SOURCE_SECOND=$(source_of second) || die "portcullis show sources does not know the second vnet"
+  SOURCE_DEFAULT=$(source_of default site1) || die "portcullis show sources does not know the default vnet"
+  SOURCE_SECOND=$(source_of second site2) || die "portcullis show sources does not know the second vnet"
   wait "$big" || die "could not write $RUN/big"
   write_env
 }
