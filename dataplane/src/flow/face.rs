@@ -47,6 +47,18 @@ pub struct FlowId {
     pub(super) generation: u32,
 }
 
+impl FlowId {
+    /// Its place among the flows of its worker: below [`Config::flows_max`], and another flow's when
+    /// this one is gone.
+    ///
+    /// # Panics
+    /// Never: usize has at least 32 bits here.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::try_from(self.index).expect("usize has at least 32 bits")
+    }
+}
+
 /// What a flow carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -167,33 +179,4 @@ pub enum Happened {
     Writable,
     /// It is over; what arrived before can still be received.
     Ended(Ended),
-}
-
-/// What has been counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counters {
-    /// Flows that are open.
-    pub open: u64,
-    /// Flows that were opened.
-    pub opened: u64,
-    /// Flows that were not opened because all were in use.
-    pub refused_full: u64,
-    /// Flows that were not opened because all ports were in use.
-    pub refused_ports: u64,
-    /// Packets from the node.
-    pub rx_packets: u64,
-    /// Packets to the node; a super-packet is one.
-    pub tx_packets: u64,
-    /// Packets that no flow is for.
-    pub rx_unknown: u64,
-    /// Packets that do not parse, are pieces of one, or of another protocol.
-    pub rx_malformed: u64,
-    /// Packets whose TCP or UDP checksum is wrong.
-    pub rx_checksum: u64,
-    /// Datagrams that found a full buffer.
-    pub rx_datagrams_lost: u64,
-    /// Immediate answers of TCP that found a full queue.
-    pub tx_replies_lost: u64,
-    /// ICMP errors about flows of ours.
-    pub icmp_errors: u64,
 }

@@ -14,6 +14,7 @@
 //! or by a timeout of at least one second, the selective acknowledgements of the other side are
 //! not used, the window is the configured buffer, and the path's MTU must be that of the tunnel.
 
+mod counters;
 mod face;
 mod header;
 mod icmp;
@@ -25,10 +26,10 @@ mod tcp;
 mod udp;
 mod wheel;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub use counters::Counters;
 pub use face::{
-    Config, Connect, ConnectError, Counters, Ended, Event, FlowId, Happened, Protocol, RecvError,
-    SendError,
+    Config, Connect, ConnectError, Ended, Event, FlowId, Happened, Protocol, RecvError, SendError,
 };
 pub use stack::Flows;

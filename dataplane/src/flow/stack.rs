@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use smoltcp::iface::Interface;
 use smoltcp::time::Instant as StackTime;
 
+use super::counters::Counters;
 use super::face::{
-    Config, Connect, ConnectError, Counters, Ended, Event, FlowId, Happened, Protocol, RecvError,
-    SendError,
+    Config, Connect, ConnectError, Ended, Event, FlowId, Happened, Protocol, RecvError, SendError,
 };
 use super::link::{self, Frame, Replies};
 use super::table::{Table, keyed};
@@ -214,6 +214,14 @@ impl Flows {
     /// Gives a flow up at once. A stream is reset.
     pub fn abort(&mut self, id: FlowId) {
         self.leave(id, None);
+    }
+
+    /// Ends a flow at `at`, unless it is gone by then.
+    pub fn expire_at(&mut self, id: FlowId, at: Instant) {
+        if let Some((_, flow)) = self.table.named(id) {
+            flow.deadline = Some(at);
+            self.wheel.set_by(id.index, at);
+        }
     }
 
     fn leave(&mut self, id: FlowId, deadline: Option<Instant>) {

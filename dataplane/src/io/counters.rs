@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 
 use serde::Serialize;
 
-use crate::node;
+use crate::{flow, node};
 
 /// All counters of a router, of all its workers together.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -14,12 +14,18 @@ pub struct CountersSnapshot {
     pub node: node::CountersSnapshot,
     /// What went through the ports.
     pub io: Counters,
+    /// What userspace flows did, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<flow::Counters>,
 }
 
 impl AddAssign for CountersSnapshot {
     fn add_assign(&mut self, other: Self) {
         self.node += other.node;
         self.io += other.io;
+        if let Some(flows) = other.flows {
+            *self.flows.get_or_insert_default() += flows;
+        }
     }
 }
 

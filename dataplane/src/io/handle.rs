@@ -20,6 +20,7 @@ use super::counters::CountersSnapshot;
 use super::endpoints::{Endpoint, Endpoints};
 use super::routes::{self, Installed};
 use super::tun::{Tun, TunBackend, TunConfig};
+use super::user::Opener;
 use super::worker::Command;
 
 /// How long an answer of the worker may take. A turn of it is milliseconds.
@@ -49,9 +50,25 @@ pub(super) struct Line {
 pub(super) struct Running {
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) keeper: JoinHandle<()>,
-    pub(super) installed: Installed,
+    pub(super) kernel: Kernel,
+}
+
+/// What a router has of the kernel; nothing with userspace flows.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    pub(super) installed: Option<Installed>,
     /// Bound to the abstract name that the one router of a network namespace holds.
-    pub(super) lock: UnixListener,
+    pub(super) lock: Option<UnixListener>,
+}
+
+impl Kernel {
+    /// Gives it back, the name last.
+    pub(super) fn take_down(self) {
+        if let Some(Err(error)) = self.installed.map(Installed::remove) {
+            tracing::warn!(%error, "not everything could be taken down");
+        }
+        drop(self.lock);
+    }
 }
 
 #[derive(Debug)]
@@ -65,6 +82,7 @@ struct Inner {
     backend: TunBackend,
     /// The devices that direct links have.
     links: Mutex<HashMap<TunnelId, String>>,
+    opener: Option<Opener>,
     running: Mutex<Option<Running>>,
 }
 
@@ -74,6 +92,7 @@ impl Handle {
         lines: Vec<Line>,
         backend: TunBackend,
         endpoints: Arc<Endpoints>,
+        opener: Option<Opener>,
         running: Running,
     ) -> Self {
         let tables = Arc::clone(programmer.tables());
@@ -84,6 +103,7 @@ impl Handle {
             backend,
             links: Mutex::default(),
             endpoints,
+            opener,
             running: Mutex::new(Some(running)),
         };
         Self {
@@ -143,6 +163,11 @@ impl Handle {
             sum += line.ask(Command::Counters)?;
         }
         Some(sum)
+    }
+
+    /// What opens userspace flows; `None` when the kernel has the connections.
+    pub fn opener(&self) -> Option<Opener> {
+        self.inner.opener.clone()
     }
 
     /// How many workers there are.
@@ -259,15 +284,11 @@ impl Inner {
         let Running {
             workers,
             keeper,
-            installed,
-            lock,
+            kernel,
         } = running;
         stop(&self.lines, workers);
         join(keeper);
-        if let Err(error) = installed.remove() {
-            tracing::warn!(%error, "not everything could be taken down");
-        }
-        drop(lock);
+        kernel.take_down();
     }
 }
 

@@ -1,5 +1,6 @@
 //! From a configuration to a running router, or to a sentence that says what to do.
 
+use std::hash::BuildHasher as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
@@ -8,10 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use ipnet::IpNet;
 use nix::libc;
+use nix::sys::eventfd::EventFd;
 
+use crate::flow;
 use crate::id::{NodeId, VnetId, WorkerId, Workers};
 use crate::node::{Node, NodeConfig, Role};
 use crate::program::Programmer;
@@ -19,11 +22,13 @@ use crate::source::Slice;
 
 use super::endpoints::{Endpoints, Heard};
 use super::exchange::{self, Exchange};
-use super::handle::{Handle, Line, Running, stop};
+use super::handle::{Handle, Kernel, Line, Running, stop};
+use super::overlay::Face;
 use super::port::Port;
 use super::routes::{self, Plan, RouteError, Side};
 use super::tun::{Tun, TunConfig, TunError};
 use super::udp::Socket;
+use super::user::{Carrier, Inbox, Opener};
 use super::worker::{Lines, Worker};
 use super::{clock, steer};
 
@@ -42,7 +47,7 @@ const SITE_VNET: VnetId = VnetId(1);
 /// What a router is to be.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
-    /// The TUN device.
+    /// The TUN device; not used by userspace flows.
     pub tun: TunConfig,
     /// How many workers share the work; `None`: one for each core on an edge, and one on a site,
     /// which has one tunnel. A plain TUN has room for one.
@@ -66,6 +71,16 @@ pub enum Overlay {
         /// The node that owns it.
         node: NodeId,
     },
+    /// Flows of this process reach private networks from the addresses of a slice: no TUN, no
+    /// routes, no privileges. Any number of such routers runs in one network namespace.
+    Userspace {
+        /// The slice.
+        slice: Slice,
+        /// The node that owns it.
+        node: NodeId,
+        /// What the flows of each worker may use.
+        limits: FlowLimits,
+    },
     /// This machine forwards between its LAN and the tunnel.
     Site {
         /// Destinations behind the tunnel.
@@ -73,6 +88,25 @@ pub enum Overlay {
         /// The TUN's own address.
         address: IpAddr,
     },
+}
+
+/// What the flows of one worker may use: [`flow::Config`] says what it means for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// Flows at one time.
+    pub flows_max: usize,
+    /// Bytes that wait in a flow, each way.
+    pub buffer_bytes: usize,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        let config = flow::Config::new([0; 2]);
+        Self {
+            flows_max: config.flows_max,
+            buffer_bytes: config.buffer_bytes,
+        }
+    }
 }
 
 /// Why a router does not start; each sentence says what to do.
@@ -137,8 +171,9 @@ pub enum SetupError {
 pub struct Router;
 
 impl Router {
-    /// Makes the TUN device, binds the sockets, tells the kernel its routes, and starts the worker.
-    /// One router per network namespace; [`Handle::shutdown`] belongs into the same one.
+    /// Makes the TUN device, binds the sockets, tells the kernel its routes, and starts the workers.
+    /// One router per network namespace; [`Handle::shutdown`] belongs into the same one. With
+    /// userspace flows it binds the sockets and starts the workers.
     ///
     /// # Errors
     /// [`SetupError`]: a sentence that says what to do. Nothing is left behind.
@@ -148,20 +183,111 @@ impl Router {
 }
 
 fn start(config: RouterConfig) -> Result<Handle, SetupError> {
-    if !(MTU_MIN..=MTU_MAX).contains(&config.tun.mtu) {
-        return Err(SetupError::Mtu(config.tun.mtu));
-    }
-    let wanted = workers(&config)?;
     check_listen(&config.listen)?;
-    let lock = lock()?;
+    let (faces, kernel) = match &config.overlay {
+        Overlay::Userspace { .. } => (Faces::Flows(workers(&config)?), None),
+        Overlay::Edge { .. } | Overlay::Site { .. } => {
+            if !(MTU_MIN..=MTU_MAX).contains(&config.tun.mtu) {
+                return Err(SetupError::Mtu(config.tun.mtu));
+            }
+            let lock = lock()?;
+            let tuns = open_tuns(&config)?;
+            let name = tuns[0].name().to_owned();
+            (Faces::Tuns(tuns), Some((lock, name)))
+        }
+    };
+    let programmer = programmer(&config.overlay, faces.workers());
+    let (heard, news) = bounded(EVENTS_WAITING);
+    let parts = assemble(&config, faces, &programmer, &heard)?;
+    drop(heard);
+    let kernel = match kernel {
+        None => Kernel::default(),
+        Some((lock, tun)) => {
+            let installed = routes::install(&plan(&config, &tun)).map_err(route_error)?;
+            Kernel {
+                installed: Some(installed),
+                lock: Some(lock),
+            }
+        }
+    };
+    run(config, programmer, parts, news, kernel)
+}
+
+/// Starts all threads.
+fn run(
+    config: RouterConfig,
+    programmer: Programmer,
+    parts: Parts,
+    news: Receiver<Heard>,
+    kernel: Kernel,
+) -> Result<Handle, SetupError> {
+    let endpoints = Arc::new(Endpoints::open(config.endpoint_cache));
+    // First, because it ends by itself when there is no worker that could tell it anything.
+    let keep = Arc::clone(&endpoints);
+    let keeper = match spawn("endpoints", move || keep.keep(&news)) {
+        Ok(keeper) => keeper,
+        Err(error) => return Err(give_up(kernel, error)),
+    };
+    let mut running = Vec::with_capacity(parts.workers.len());
+    for (n, worker) in parts.workers.into_iter().enumerate() {
+        let run = move || match worker.run() {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "a packet worker stops"),
+        };
+        match spawn(&format!("packets-{n}"), run) {
+            Ok(thread) => running.push(thread),
+            Err(error) => {
+                stop(&parts.lines, running);
+                return Err(give_up(kernel, error));
+            }
+        }
+    }
+    let running = Running {
+        workers: running,
+        keeper,
+        kernel,
+    };
+    let opener = (!parts.inboxes.is_empty())
+        .then(|| Opener::new(Arc::clone(programmer.tables()), parts.inboxes));
+    Ok(Handle::new(
+        programmer,
+        parts.lines,
+        config.tun.backend,
+        endpoints,
+        opener,
+        running,
+    ))
+}
+
+/// What each worker gets for an overlay.
+enum Faces {
+    Tuns(Vec<Tun>),
+    Flows(Workers),
+}
+
+impl Faces {
+    /// One queue is one worker.
+    fn workers(&self) -> Workers {
+        match self {
+            Self::Tuns(tuns) => {
+                let count = u8::try_from(tuns.len()).unwrap_or(Workers::MAX);
+                Workers::new(count).unwrap_or(Workers::ONE)
+            }
+            Self::Flows(workers) => *workers,
+        }
+    }
+}
+
+/// The TUN's queues, one for each worker.
+fn open_tuns(config: &RouterConfig) -> Result<Vec<Tun>, SetupError> {
+    let wanted = workers(config)?;
     let tuns = Tun::open(&config.tun, wanted)?;
-    // One queue is one worker.
     let workers = if tuns.len() == 1 {
         Workers::ONE
     } else {
         wanted
     };
-    let (name, backend) = (tuns[0].name().to_owned(), tuns[0].backend());
+    let (name, backend) = (tuns[0].name(), tuns[0].backend());
     tracing::info!(
         tun = name,
         backend,
@@ -171,48 +297,14 @@ fn start(config: RouterConfig) -> Result<Handle, SetupError> {
     if workers != Workers::ONE {
         steer_overlay(&config.overlay, &tuns[0], workers);
     }
-    let programmer = programmer(&config.overlay, workers);
-    let (heard, news) = bounded(EVENTS_WAITING);
-    let (parts, lines) = assemble(&config, tuns, &programmer, &heard)?;
-    drop(heard);
-    let installed = routes::install(&plan(&config, &name)).map_err(route_error)?;
-
-    let endpoints = Arc::new(Endpoints::open(config.endpoint_cache));
-    // First, because it ends by itself when there is no worker that could tell it anything.
-    let keep = Arc::clone(&endpoints);
-    let keeper = match spawn("endpoints", move || keep.keep(&news)) {
-        Ok(keeper) => keeper,
-        Err(error) => return Err(give_up(installed, error)),
-    };
-    let mut running = Vec::with_capacity(parts.len());
-    for (n, worker) in parts.into_iter().enumerate() {
-        let run = move || match worker.run() {
-            Ok(()) => {}
-            Err(error) => tracing::error!(%error, "a packet worker stops"),
-        };
-        match spawn(&format!("packets-{n}"), run) {
-            Ok(thread) => running.push(thread),
-            Err(error) => {
-                stop(&lines, running);
-                return Err(give_up(installed, error));
-            }
-        }
-    }
-    let running = Running {
-        workers: running,
-        keeper,
-        installed,
-        lock,
-    };
-    let backend = config.tun.backend;
-    Ok(Handle::new(programmer, lines, backend, endpoints, running))
+    Ok(tuns)
 }
 
 /// How many workers are wanted, and can be.
 fn workers(config: &RouterConfig) -> Result<Workers, SetupError> {
     match config.overlay {
         Overlay::Site { .. } => Ok(config.workers.unwrap_or(Workers::ONE)),
-        Overlay::Edge { slice, .. } => {
+        Overlay::Edge { slice, .. } | Overlay::Userspace { slice, .. } => {
             let room = u8::try_from(slice.blocks()).unwrap_or(Workers::MAX);
             match config.workers {
                 Some(wanted) if wanted.count() > room => Err(SetupError::Workers { slice }),
@@ -240,18 +332,28 @@ fn steer_overlay(overlay: &Overlay, tun: &Tun, workers: Workers) {
 
 fn programmer(overlay: &Overlay, workers: Workers) -> Programmer {
     match overlay {
-        Overlay::Edge { slice, node } => Programmer::new(Some(*slice), *node, workers),
+        Overlay::Edge { slice, node } | Overlay::Userspace { slice, node, .. } => {
+            Programmer::new(Some(*slice), *node, workers)
+        }
         Overlay::Site { .. } => Programmer::new(None, NodeId(0), workers),
     }
 }
 
-/// The workers with all they own, and a line to each.
+/// The workers, and how each is spoken to.
+struct Parts {
+    workers: Vec<Worker>,
+    lines: Vec<Line>,
+    /// Of workers with userspace flows.
+    inboxes: Vec<Arc<Inbox>>,
+}
+
+/// The workers with all they own.
 fn assemble(
     config: &RouterConfig,
-    tuns: Vec<Tun>,
+    faces: Faces,
     programmer: &Programmer,
     heard: &Sender<Heard>,
-) -> Result<(Vec<Worker>, Vec<Line>), SetupError> {
+) -> Result<Parts, SetupError> {
     let workers = programmer.tables().workers;
     let mut ports: Vec<Vec<Port>> = workers.iter().map(|_| Vec::new()).collect();
     for address in &config.listen {
@@ -266,28 +368,67 @@ fn assemble(
         lines.push(line);
         receivers.push(receiver);
     }
-    let wakes = lines.iter().map(|line| Arc::clone(&line.wake));
-    let exchange = Arc::new(Exchange::new(wakes));
-    let wakes = lines.iter().map(|line| Arc::clone(&line.wake));
-    let owned = tuns.into_iter().zip(ports);
-    let told = receivers.into_iter().zip(wakes);
+    let wakes = || lines.iter().map(|line| Arc::clone(&line.wake));
+    let exchange = Arc::new(Exchange::new(wakes()));
+    let (faces, inboxes) = match faces {
+        Faces::Tuns(tuns) => (tuns.into_iter().map(Face::Tun).collect(), Vec::new()),
+        Faces::Flows(_) => flows(&config.overlay, wakes()),
+    };
+    let owned = faces.into_iter().zip(ports);
+    let told = receivers.into_iter().zip(wakes());
     let mut all = Vec::new();
-    for (worker, ((tun, ports), commands)) in workers.iter().zip(owned.zip(told)) {
+    for (worker, ((face, ports), commands)) in workers.iter().zip(owned.zip(told)) {
         let node = node_config(&config.overlay, worker, workers);
-        let node = Node::new(node, Arc::clone(programmer.tables()), clock::now());
+        let mut node = Node::new(node, Arc::clone(programmer.tables()), clock::now());
+        if let Face::Flows(_) = face {
+            node.deliver_by_owner();
+        }
         let told = Lines {
             commands,
             exchange: Arc::clone(&exchange),
             heard: heard.clone(),
         };
-        all.push(Worker::new(worker, node, tun, ports, told)?);
+        all.push(Worker::new(worker, node, face, ports, told)?);
     }
-    Ok((all, lines))
+    Ok(Parts {
+        workers: all,
+        lines,
+        inboxes,
+    })
+}
+
+/// Userspace flows for each worker, and where they are asked for.
+fn flows(
+    overlay: &Overlay,
+    wakes: impl Iterator<Item = Arc<EventFd>>,
+) -> (Vec<Face>, Vec<Arc<Inbox>>) {
+    let limits = match overlay {
+        Overlay::Userspace { limits, .. } => *limits,
+        Overlay::Edge { .. } | Overlay::Site { .. } => FlowLimits::default(),
+    };
+    let of_worker = |wake| {
+        let inbox = Inbox::new(limits.flows_max, wake);
+        let config = flow::Config {
+            flows_max: limits.flows_max,
+            buffer_bytes: limits.buffer_bytes,
+            ..flow::Config::new([random(), random()])
+        };
+        let carrier = Carrier::new(config, Arc::clone(&inbox), clock::now());
+        (Face::Flows(Box::new(carrier)), inbox)
+    };
+    wakes.map(of_worker).unzip()
+}
+
+/// A number that nobody can guess: std seeds its hashers from the system's random numbers.
+fn random() -> u64 {
+    std::hash::RandomState::new().hash_one(clock::now())
 }
 
 fn node_config(overlay: &Overlay, worker: WorkerId, workers: Workers) -> NodeConfig {
     let (slice, node, role) = match overlay {
-        Overlay::Edge { slice, node } => (Some(*slice), *node, Role::Edge),
+        Overlay::Edge { slice, node } | Overlay::Userspace { slice, node, .. } => {
+            (Some(*slice), *node, Role::Edge)
+        }
         Overlay::Site { address, .. } => {
             let (vnet, address) = (SITE_VNET, *address);
             (None, NodeId(0), Role::Site { vnet, address })
@@ -306,16 +447,14 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
     std::thread::Builder::new().name(name.into()).spawn(work)
 }
 
-fn give_up(installed: routes::Installed, error: io::Error) -> SetupError {
-    if let Err(error) = installed.remove() {
-        tracing::warn!(%error, "not everything could be taken down");
-    }
+fn give_up(kernel: Kernel, error: io::Error) -> SetupError {
+    kernel.take_down();
     SetupError::Worker(error)
 }
 
 fn plan(config: &RouterConfig, tun: &str) -> Plan {
     let side = match &config.overlay {
-        Overlay::Edge { slice, .. } => Side::Edge {
+        Overlay::Edge { slice, .. } | Overlay::Userspace { slice, .. } => Side::Edge {
             sources: vec![slice.net().into(), slice.net_v6().into()],
         },
         Overlay::Site { routes, address } => Side::Site {

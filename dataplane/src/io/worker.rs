@@ -24,6 +24,7 @@ use super::counters::{Counters, CountersSnapshot};
 use super::endpoints::Heard;
 use super::exchange::Exchange;
 use super::links::{self, Links};
+use super::overlay::Face;
 use super::port::{Port, as_count};
 use super::tun::{PACKET_BYTES_MAX, Tun};
 
@@ -77,6 +78,9 @@ impl Appetite {
 /// Batches of other workers taken in one turn: 2 MiB at most.
 const HANDED: usize = 16;
 
+/// Batches of flows in one turn: up to 16 MiB, after which the sources have theirs.
+const ROUNDS: usize = 16;
+
 /// Commands taken in one turn, so that a flood of them cannot starve the packets.
 const COMMANDS: usize = 64;
 
@@ -115,12 +119,12 @@ pub(super) struct Lines {
     pub(super) heard: Sender<Heard>,
 }
 
-/// One worker: its node, its queue of the TUN, its sockets.
+/// One worker: its node, its overlay, its sockets.
 #[derive(Debug)]
 pub(super) struct Worker {
     id: WorkerId,
     node: Node,
-    tun: Tun,
+    overlay: Face,
     links: Links,
     ports: Vec<Port>,
     epoll: Epoll,
@@ -145,7 +149,7 @@ impl Worker {
     pub(super) fn new(
         id: WorkerId,
         node: Node,
-        tun: Tun,
+        overlay: Face,
         ports: Vec<Port>,
         lines: Lines,
     ) -> io::Result<Self> {
@@ -157,12 +161,14 @@ impl Worker {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
         epoll.add(&*wake, readable(WAKE))?;
-        epoll.add(&tun, readable(TUN))?;
         let ports_len = ports.len();
+        if let Face::Tun(tun) = &overlay {
+            epoll.add(tun, readable(TUN))?;
+        }
         let mut worker = Self {
             id,
             node,
-            tun,
+            overlay,
             links: Links::default(),
             ports,
             epoll,
@@ -189,7 +195,7 @@ impl Worker {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); SOURCES];
         loop {
-            let timeout = timeout(self.node.poll_timeout(), clock::now());
+            let timeout = timeout(self.poll_timeout(), clock::now());
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => 0,
@@ -209,11 +215,17 @@ impl Worker {
                 }
             }
             let now = clock::now();
-            if self.node.poll_timeout().is_some_and(|due| due <= now) {
+            if self.poll_timeout().is_some_and(|due| due <= now) {
                 self.node.handle_timeout(now);
+                self.overlay.handle_timeout(now);
                 self.send_all()?;
             }
         }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let all = [self.node.poll_timeout(), self.overlay.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 
     /// Does what it was told, then what it was handed. True when it was told to stop.
@@ -235,6 +247,7 @@ impl Worker {
                 Err(_empty) => break,
             }
         }
+        let is_more = self.overlay.serve(&self.node);
         self.send_all()?;
         for _ in 0..HANDED {
             let Some(mut batch) = self.exchange.receive(self.id) else {
@@ -244,7 +257,7 @@ impl Worker {
             self.exchange.give_back(batch);
             self.send_all()?;
         }
-        if !self.commands.is_empty() || self.exchange.is_waiting(self.id) {
+        if is_more || !self.commands.is_empty() || self.exchange.is_waiting(self.id) {
             self.wake.write(1)?;
         }
         Ok(false)
@@ -274,6 +287,7 @@ impl Worker {
                 drop(answer.send(CountersSnapshot {
                     node,
                     io: self.counters,
+                    flows: self.overlay.counters(),
                 }));
             }
             Command::Stop => return true,
@@ -324,10 +338,13 @@ impl Worker {
             // The only error that a TUN reports this way (tun_chr_poll in drivers/net/tun.c).
             return Err(io::Error::other("the TUN device was deleted"));
         }
+        let Face::Tun(tun) = &mut self.overlay else {
+            return Ok(false);
+        };
         let now = clock::now();
         let (mut reads, mut bytes) = (0, 0);
         while reads < self.tun_appetite.batch && bytes < BATCH_BYTES {
-            match self.tun.recv(&mut self.buffer) {
+            match tun.recv(&mut self.buffer) {
                 Ok((len, offload)) => {
                     bytes += len;
                     self.counters.tun_reads += 1;
@@ -380,8 +397,33 @@ impl Worker {
         Ok(false)
     }
 
-    /// Ends a batch: everything that the node has to send or to tell goes out.
+    /// Ends a batch: everything that the node has to send or to tell goes out, and what flows make
+    /// of it.
     fn send_all(&mut self) -> io::Result<()> {
+        let mut rounds = 0;
+        loop {
+            self.send_batch();
+            // Like the TUN, flows wait when a socket is full.
+            if self.ports.iter().any(Port::is_waiting) || !self.overlay.act(&mut self.node) {
+                break;
+            }
+            rounds += 1;
+            if rounds == ROUNDS {
+                self.wake.write(1)?;
+                break;
+            }
+        }
+        while let Some(event) = self.node.poll_event() {
+            let Event::EndpointChanged { tunnel, endpoint } = event;
+            if self.heard.try_send((tunnel, endpoint)).is_err() {
+                self.counters.events_lost += 1;
+            }
+        }
+        self.watch()
+    }
+
+    /// Packets and batches for other workers.
+    fn send_batch(&mut self) {
         while let Some(transmit) = self.node.poll_transmit() {
             match transmit {
                 Transmit::Underlay {
@@ -396,17 +438,19 @@ impl Worker {
                     }
                 }
                 Transmit::Device {
-                    exit,
+                    exit: Exit::Overlay,
+                    offload,
+                    packet,
+                } => self.overlay.send(packet, offload, &mut self.counters),
+                Transmit::Device {
+                    exit: Exit::Link(tunnel),
                     offload,
                     packet,
                 } => {
                     let counters = &mut self.counters;
-                    let sent = match exit {
-                        Exit::Overlay => self.tun.send(packet, offload),
-                        Exit::Link(tunnel) => match self.links.get(tunnel) {
-                            Some(link) => link.tun.send(packet, offload),
-                            None => Err(io::ErrorKind::NotConnected.into()),
-                        },
+                    let sent = match self.links.get(tunnel) {
+                        Some(link) => link.tun.send(packet, offload),
+                        None => Err(io::ErrorKind::NotConnected.into()),
                     };
                     match sent {
                         Ok(writes) => {
@@ -427,13 +471,6 @@ impl Worker {
         while let Some(batch) = self.exchange.returned(self.id) {
             self.node.give_back(batch);
         }
-        while let Some(event) = self.node.poll_event() {
-            let Event::EndpointChanged { tunnel, endpoint } = event;
-            if self.heard.try_send((tunnel, endpoint)).is_err() {
-                self.counters.events_lost += 1;
-            }
-        }
-        self.watch()
     }
 
     /// Tells epoll what to wait for: room in a full socket, and no more from the TUN until then.
@@ -457,8 +494,9 @@ impl Worker {
             } else {
                 EpollFlags::EPOLLIN
             };
-            self.epoll
-                .modify(&self.tun, &mut EpollEvent::new(flags, TUN))?;
+            if let Face::Tun(tun) = &self.overlay {
+                self.epoll.modify(tun, &mut EpollEvent::new(flags, TUN))?;
+            }
         }
         Ok(())
     }

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::id::TunnelId;
-use crate::packet::Exit;
+use crate::packet::{Exit, Parcel};
 use crate::tunnel::bucket::Rate;
 use crate::wire::icmp::{ERROR_V6_LEN_MAX, ErrorKind, error};
+use crate::wire::ip::Inner;
 
-use super::router::Sender;
+use super::router::{Arrival, Sender};
 use super::{DropReason, Node, Role};
 
 /// Errors to the overlay, and into each tunnel: a traceroute and path MTU discovery of many flows
@@ -22,7 +23,6 @@ const ERRORS: Rate = Rate {
 const BUFFER_LEN: usize = ERROR_V6_LEN_MAX + 16;
 
 impl Node {
-    /// Tells the local sender of `offending`.
     /// Tells whoever sent a packet.
     pub(super) fn report(&mut self, kind: ErrorKind, to: Sender, offending: &[u8], now: Instant) {
         match to {
@@ -31,6 +31,7 @@ impl Node {
         }
     }
 
+    /// Tells the local sender of `offending`.
     pub(super) fn report_to_overlay(&mut self, kind: ErrorKind, offending: &[u8], now: Instant) {
         let mut buffer = [0; BUFFER_LEN];
         let Some(len) = self.write_error(kind, offending, &mut buffer) else {
@@ -38,10 +39,18 @@ impl Node {
         };
         if !self.overlay_errors.take(ERRORS, now) {
             self.counters.icmp_errors_limited += 1;
-        } else if self.outbox.deliver(Exit::Overlay, &buffer[..len]) {
-            self.counters.icmp_errors += 1;
-        } else {
-            self.counters.count_drops(DropReason::OutboxFull, 1);
+            return;
+        }
+        // The offending packet may have come from another worker's flow.
+        let to = Inner::parse(offending).ok().map(|inner| inner.src);
+        let delivered = match to.and_then(|to| self.other_owner(to)) {
+            Some(owner) => self.hand_over(owner, Arrival::Direct, Parcel::Deliver, &buffer[..len]),
+            None if self.outbox.deliver(Exit::Overlay, &buffer[..len]) => Ok(()),
+            None => Err(DropReason::OutboxFull),
+        };
+        match delivered {
+            Ok(()) => self.counters.icmp_errors += 1,
+            Err(reason) => self.counters.count_drops(reason, 1),
         }
     }
 

@@ -200,6 +200,9 @@ impl Node {
     }
 
     fn deliver(&mut self, packet: &[u8], inner: &Inner) -> Result<(), DropReason> {
+        if let Some(owner) = self.other_owner(inner.dst) {
+            return self.hand_over(owner, Arrival::Direct, Parcel::Deliver, packet);
+        }
         if !self.outbox.deliver_parsed(Exit::Overlay, packet, inner) {
             return Err(DropReason::OutboxFull);
         }

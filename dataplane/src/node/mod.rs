@@ -12,6 +12,7 @@
 mod counters;
 mod drop;
 mod egress;
+mod flows;
 mod icmp;
 mod ingress;
 mod router;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::id::{NodeId, TunnelId, TunnelMap, VnetId, WorkerId, Workers};
-use crate::packet::{Batch, Offload, Outbox, Parcel, Transmit};
+use crate::packet::{Batch, Exit, Offload, Outbox, Parcel, Transmit};
 use crate::program::{self, Tables, TunnelChange};
 use crate::source::Slice;
 use crate::tunnel::bucket::Bucket;
@@ -58,6 +58,8 @@ pub struct Node {
     pub(super) outbox: Outbox,
     pub(super) counters: Counters,
     pub(super) overlay_errors: Bucket,
+    /// Whether the overlay of each worker takes only packets for its own source addresses.
+    pub(super) is_delivered_by_owner: bool,
     /// One packet between splitter and tunnel, or between tunnel and overlay.
     scratch: Box<[u8]>,
 }
@@ -133,8 +135,15 @@ impl Node {
             links: TunnelMap::default(),
             counters: Counters::default(),
             overlay_errors: Bucket::default(),
+            is_delivered_by_owner: false,
             scratch: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
         }
+    }
+
+    /// Has packets for a source address delivered by the worker that lends it, as its userspace
+    /// flows need it. A TUN takes them from any worker.
+    pub fn deliver_by_owner(&mut self) {
+        self.is_delivered_by_owner = true;
     }
 
     /// Makes, changes or deletes a tunnel. One that moves to another vnet or other keys loses its
@@ -229,6 +238,10 @@ impl Node {
                     Ok((_, Place::At(_))) => Err(DropReason::HandoverLoops),
                     Err(reason) => Err(reason),
                 },
+                Parcel::Deliver => {
+                    let is_taken = self.outbox.deliver(Exit::Overlay, packet);
+                    is_taken.then_some(()).ok_or(DropReason::OutboxFull)
+                }
             };
             self.count(done);
         }

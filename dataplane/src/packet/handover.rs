@@ -23,6 +23,8 @@ pub enum Parcel {
     Underlay(SocketAddr),
     /// A handshake initiation of the peer of a tunnel of the receiver. It passed the gate.
     Initiation(SocketAddr, TunnelId),
+    /// An inner packet for a source address of the receiver. It passed all checks.
+    Deliver,
     /// A packet or super-packet of a vnet, routed and ready for a tunnel of the receiver.
     Encap(TunnelId, VnetId, Offload),
 }

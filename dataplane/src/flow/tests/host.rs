@@ -14,7 +14,7 @@ use super::MTU;
 
 /// What an origin does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Habit {
+pub(crate) enum Habit {
     /// Sends back what it receives, and ends when the other side does.
     Echo,
     /// Sends a text, ends, and reads what comes.
@@ -23,19 +23,19 @@ pub(super) enum Habit {
     Sit,
 }
 
-pub(super) struct Host {
+pub(crate) struct Host {
     interface: Interface,
     sockets: SocketSet<'static>,
-    pub(super) socket: SocketHandle,
+    pub(crate) socket: SocketHandle,
     queues: Queues,
     start: Instant,
     habit: Habit,
-    pub(super) received: Vec<u8>,
+    pub(crate) received: Vec<u8>,
     to_send: VecDeque<u8>,
 }
 
 impl Host {
-    pub(super) fn new(at: SocketAddr, habit: Habit, now: Instant) -> Self {
+    pub(crate) fn new(at: SocketAddr, habit: Habit, now: Instant) -> Self {
         let mut queues = Queues::default();
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = 5;
@@ -63,16 +63,16 @@ impl Host {
         }
     }
 
-    pub(super) fn give(&mut self, packet: Vec<u8>) {
+    pub(crate) fn give(&mut self, packet: Vec<u8>) {
         self.queues.received.push_back(packet);
     }
 
-    pub(super) fn tcp(&mut self) -> &mut Socket<'static> {
+    pub(crate) fn tcp(&mut self) -> &mut Socket<'static> {
         self.sockets.get_mut::<Socket<'_>>(self.socket)
     }
 
     /// Acts, and gives the packets to send.
-    pub(super) fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let time = StackTime::ZERO + smoltcp::time::Duration::from(now - self.start);
         self.interface
             .poll(time, &mut self.queues, &mut self.sockets);

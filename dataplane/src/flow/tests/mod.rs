@@ -1,10 +1,10 @@
 //! Flows against smoltcp as a whole host, against hand-made packets, and against etherparse.
 
 mod attack;
-mod host;
+pub(crate) mod host;
 mod scaling;
 mod tcp;
-mod udp;
+pub(crate) mod udp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -159,7 +159,7 @@ impl Dice {
 }
 
 /// Bytes in which a lost, doubled or moved piece shows.
-fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     let mut dice = Dice(9);
     (0..len).map(|_| dice.throw().to_be_bytes()[0]).collect()
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::wire::checksum;
 use crate::wire::icmp::{ErrorKind, error};
 
-fn answer(packet: &[u8], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(packet: &[u8], payload: &[u8]) -> Vec<u8> {
     use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
     let sliced = SlicedPacket::from_ip(packet).unwrap();
     let Some(TransportSlice::Udp(udp)) = &sliced.transport else {
@@ -27,7 +27,7 @@ fn answer(packet: &[u8], payload: &[u8]) -> Vec<u8> {
     out
 }
 
-fn payload(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn payload(packet: &[u8]) -> Vec<u8> {
     let sliced = etherparse::SlicedPacket::from_ip(packet).unwrap();
     let Some(etherparse::TransportSlice::Udp(udp)) = sliced.transport else {
         panic!("not UDP");

@@ -4,7 +4,7 @@ use super::world::{End, World, ip, site_at};
 use super::{packet, seal};
 use crate::id::{TunnelId, VnetId, WorkerId};
 use crate::node::DropReason;
-use crate::packet::{Offload, Outbox, Parcel};
+use crate::packet::{Exit, Offload, Outbox, Parcel, Transmit};
 
 /// Gives the edge's worker `n` a packet from the overlay.
 fn send_by(edge: &mut End, n: usize, packet: &[u8]) {
@@ -134,4 +134,35 @@ fn a_peer_that_roams_during_a_handshake_through_another_worker_is_followed() {
     assert_eq!(world.edge().tunnels()[1].endpoint, Some(moved));
     let sent = packet(world.source(2, "."), ip("10.0.0.50"), 99, b"");
     assert_eq!(world.send(0, &sent)[2].len(), 1);
+}
+
+#[test]
+fn what_is_for_a_userspace_flow_reaches_the_worker_that_lends_its_address() {
+    let mut world = World::new();
+    let edge = world.edge();
+    let sources = &edge.program.tables().sources;
+    let source = sources.at(VnetId(1), WorkerId(1)).unwrap().into();
+    // Nobody routes it: the error is for the flow, which is worker 1's.
+    let lost = packet(source, ip("192.0.2.1"), 99, b"");
+    send_by(edge, 0, &lost);
+    let node = &mut edge.crew[0];
+    assert!(node.poll_transmit().is_some(), "a TUN takes it anywhere");
+    assert!(node.poll_handover().is_none());
+    node.deliver_by_owner();
+    send_by(edge, 0, &lost);
+    assert!(edge.crew[0].poll_transmit().is_none());
+    let (to, mut batch) = edge.crew[0].poll_handover().unwrap();
+    assert_eq!(to, WorkerId(1));
+    let owner = &mut edge.crew[1];
+    owner.handle_batch(&mut batch, edge.now);
+    let Some(Transmit::Device { exit, packet, .. }) = owner.poll_transmit() else {
+        panic!("nothing for the flow");
+    };
+    assert_eq!(exit, Exit::Overlay);
+    assert_eq!(ip_of(&packet[16..20]), source);
+}
+
+fn ip_of(octets: &[u8]) -> std::net::IpAddr {
+    let octets: [u8; 4] = octets.try_into().unwrap();
+    octets.into()
 }
