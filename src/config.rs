@@ -65,6 +65,13 @@ pub(crate) struct Router {
     pub(crate) mtu: u16,
     /// Packet workers, 1 to 64; default one for each core.
     pub(crate) workers: Option<Workers>,
+    /// Connections to private origins are made in this process: no TUN, no privileges.
+    pub(crate) userspace: bool,
+    /// With `userspace`: connections of each worker; default 8192.
+    pub(crate) userspace_flows: Option<usize>,
+    /// With `userspace`: bytes that wait in a connection, each way, which is also TCP's window;
+    /// default 65536. Connections times twice this is the most memory they take.
+    pub(crate) userspace_buffer: Option<usize>,
     /// UDP addresses at which peers reach this node.
     pub(crate) listen: Vec<SocketAddr>,
     /// `host:port` printed into peers' ready-made configurations.
@@ -79,6 +86,9 @@ impl Default for Router {
             tun_backend: Backend::Auto,
             mtu: mtu(),
             workers: None,
+            userspace: false,
+            userspace_flows: None,
+            userspace_buffer: None,
             listen,
             endpoint: None,
         }

@@ -6,6 +6,7 @@
 . "$TESTBED/checks-paths.sh"
 . "$TESTBED/checks-faults.sh"
 . "$TESTBED/checks-underlay.sh"
+. "$TESTBED/checks-userspace.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::ProxyConfig;
 use crate::congestion::Congestion;
 use crate::counters::{Counters, CountersSnapshot};
-use crate::handoff::{Handoff, Vnets};
+use crate::handoff::{Flows, Handoff, Vnets};
 use crate::l4;
 use crate::l7::{self, Door, Gate, engine};
 use crate::listen::{self, BindError, CertificateError, Certificates, Drain, Lanes};
@@ -27,6 +27,8 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 pub struct Upstreams {
     /// The router's tables (`dataplane::program::Tables`).
     pub tables: Arc<dyn Vnets>,
+    /// Opens connections of vnets without the kernel; `None` if the kernel has them.
+    pub flows: Option<Arc<dyn Flows>>,
     /// The revision of the desired state: answers of the Origin API are kept while it stays.
     pub revision: watch::Receiver<u64>,
 }
@@ -204,14 +206,19 @@ fn run(
     ((http, https), lanes): ((Sockets, Sockets), Lanes),
     (counters, congestion): (&Arc<Counters>, Congestion),
 ) -> ((Drain, Arc<Door>), Vec<SocketAddr>, Vec<SocketAddr>) {
-    let Upstreams { tables, revision } = upstreams;
+    let Upstreams {
+        tables,
+        flows,
+        revision,
+    } = upstreams;
     let drain = Drain::new();
-    let handoff = Arc::new(Handoff::new(
+    let handoff = Handoff::new(
         tables,
         config.allow_local_origins,
         congestion.clone(),
         Arc::clone(counters),
-    ));
+    );
+    let handoff = Arc::new(handoff.with_flows(flows));
     let patience = config.timeouts.origin_api;
     let routes = Arc::new(Routes::new(
         api.clone(),

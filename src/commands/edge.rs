@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use controlplane::ControlPlane;
 use dataplane::id::{NodeId, Workers};
-use dataplane::io::{Handle, Overlay, Router, RouterConfig, TunConfig};
+use dataplane::io::{FlowLimits, Handle, Overlay, Router, RouterConfig, TunConfig};
 use dataplane::source::Slice;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use proxy::handoff::Flows;
 use proxy::{Proxy, ProxyConfig, Upstreams};
 
 use super::control;
@@ -26,6 +27,12 @@ pub(crate) struct Args {
     /// each core. A tunnel belongs to one of them.
     #[arg(long, value_name = "COUNT", value_parser = workers)]
     workers: Option<Workers>,
+    /// Runs without root, TUN device or CAP_NET_ADMIN: the connections to private origins are made
+    /// in this process instead of the kernel. For containers, shared machines and trying things
+    /// out. It costs recovery from loss (no SACK, no BBR: a lossy or long path is much slower),
+    /// and memory of the process for each connection. Also `userspace = true` under `[router]`.
+    #[arg(long)]
+    userspace: bool,
 }
 
 fn workers(text: &str) -> Result<Workers, String> {
@@ -40,6 +47,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut config: config::Edge = config::read(&args.config)?;
     config.router.workers = args.workers.or(config.router.workers);
+    config.router.userspace |= args.userspace;
     raise_descriptors();
     let plane = control::open(&config)?;
     let handle = Router::start(router_config(&config)?)?;
@@ -71,6 +79,9 @@ async fn serve(
     let api = tokio::spawn(axum::serve(listener, api).into_future());
     let upstreams = Upstreams {
         tables: handle.tables().clone(),
+        flows: handle
+            .opener()
+            .map(|opener| Arc::new(opener) as Arc<dyn Flows>),
         revision: plane.revision(),
     };
     let proxy = Arc::new(Proxy::start(proxy_config(config, plane), upstreams)?);
@@ -99,12 +110,25 @@ fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
         },
         workers: config.router.workers,
         listen: config.router.listen.clone(),
-        overlay: Overlay::Edge {
-            slice,
-            node: NodeId(0),
-        },
+        overlay: overlay(&config.router, slice),
         endpoint_cache: Some(config.data_dir.join("endpoints.json")),
     })
+}
+
+fn overlay(router: &config::Router, slice: Slice) -> Overlay {
+    let node = NodeId(0);
+    if !router.userspace {
+        return Overlay::Edge { slice, node };
+    }
+    let default = FlowLimits::default();
+    Overlay::Userspace {
+        slice,
+        node,
+        limits: FlowLimits {
+            flows_max: router.userspace_flows.unwrap_or(default.flows_max),
+            buffer_bytes: router.userspace_buffer.unwrap_or(default.buffer_bytes),
+        },
+    }
 }
 
 fn proxy_config(config: &config::Edge, plane: &ControlPlane) -> ProxyConfig {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use pingora::connectors::l4::BindTo;
 use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
-use super::{Handoff, Way};
+use super::gateway::Gateway;
+use super::{Datagrams, Handoff, Upstream, Way, canonical};
 use crate::config::Timeouts;
 
 /// A bit that is set in the group key of every private peer, so that none is 0.
@@ -19,15 +21,33 @@ const PRIVATE: u64 = 1 << 63;
 impl Handoff {
     /// A cleartext HTTP/1.1 peer for pingora's pool. The deadline for connecting is the caller's.
     pub fn peer(&self, way: Way, to: SocketAddr, connect: Duration, times: &Timeouts) -> HttpPeer {
-        let mut peer = HttpPeer::new(to, false, String::new());
+        let mut peer = match (way, &self.flows) {
+            (Way::Private { vnet, source }, Some(flows)) => {
+                let gateway = Gateway {
+                    flows: Arc::clone(flows),
+                    vnet,
+                    source,
+                    to: canonical(to),
+                    within: connect,
+                };
+                behind(gateway)
+            }
+            (Way::Public | Way::Private { .. }, _) => self.kernel_peer(way, to),
+        };
         peer.group_key = group_key(way);
         let options = &mut peer.options;
-        options.bind_to = bind_to(way);
         options.connection_timeout = Some(connect);
         options.total_connection_timeout = Some(connect);
         options.read_timeout = Some(times.read);
         options.write_timeout = Some(times.write);
         options.idle_timeout = Some(times.upstream_idle);
+        peer
+    }
+
+    fn kernel_peer(&self, way: Way, to: SocketAddr) -> HttpPeer {
+        let mut peer = HttpPeer::new(to, false, String::new());
+        let options = &mut peer.options;
+        options.bind_to = bind_to(way);
         let congestion = self.congestion.clone();
         options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |socket| {
             // Refused is counted, and no reason not to connect.
@@ -47,7 +67,12 @@ impl Handoff {
     ///
     /// # Errors
     /// The system's, `TimedOut` after `deadline`, or `PermissionDenied` if the check fails.
-    pub async fn tcp(&self, way: Way, to: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
+    pub async fn tcp(&self, way: Way, to: SocketAddr, deadline: Duration) -> io::Result<Upstream> {
+        if let (Way::Private { source, .. }, Some(flows)) = (way, &self.flows) {
+            let flow = flows.tcp(source, canonical(to), deadline).await?;
+            self.check_opened(way, flow.local_addr())?;
+            return Ok(Upstream::User(flow));
+        }
         let socket = match to {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -61,17 +86,21 @@ impl Handoff {
             Ok(connected) => connected?,
             Err(_elapsed) => return Err(io::ErrorKind::TimedOut.into()),
         };
-        self.check(way, stream.local_addr().ok())
-            .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
+        self.check_opened(way, stream.local_addr().ok())?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Upstream::Kernel(stream))
     }
 
     /// Opens a UDP socket that talks to one address only, and checks its local address.
     ///
     /// # Errors
     /// The system's, or `PermissionDenied` if the check fails.
-    pub async fn udp(&self, way: Way, to: SocketAddr) -> io::Result<UdpSocket> {
+    pub async fn udp(&self, way: Way, to: SocketAddr) -> io::Result<Datagrams> {
+        if let (Way::Private { source, .. }, Some(flows)) = (way, &self.flows) {
+            let datagrams = Datagrams::User(flows.udp(source, canonical(to)).await?);
+            self.check_opened(way, datagrams.local_addr())?;
+            return Ok(datagrams);
+        }
         let from = match (way, to) {
             (Way::Private { source, .. }, _) => SocketAddr::new(source, 0),
             (Way::Public, SocketAddr::V4(_)) => SocketAddr::from(([0; 4], 0)),
@@ -79,9 +108,29 @@ impl Handoff {
         };
         let socket = UdpSocket::bind(from).await?;
         socket.connect(to).await?;
-        self.check(way, socket.local_addr().ok())
-            .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
-        Ok(socket)
+        let datagrams = Datagrams::Kernel(socket);
+        self.check_opened(way, datagrams.local_addr())?;
+        Ok(datagrams)
+    }
+
+    fn check_opened(&self, way: Way, local: Option<SocketAddr>) -> io::Result<()> {
+        self.check(way, local)
+            .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))
+    }
+}
+
+/// A peer whose connections are userspace flows. `gateway.rs` says why it looks like this.
+fn behind(gateway: Gateway) -> HttpPeer {
+    let nowhere = SocketAddr::from(([0; 4], gateway.to.port()));
+    let mut peer = HttpPeer::new(nowhere, false, gateway.to.to_string());
+    peer.options.custom_l4 = Some(Arc::new(gateway));
+    peer
+}
+
+/// Makes the coming close a reset: the other side shall not take it for a regular end.
+pub(crate) fn reset(stream: &TcpStream) {
+    if let Err(why) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%why, "a connection ends without a reset");
     }
 }
 

@@ -1,12 +1,21 @@
-//! Vnets for tests: sources and routes as plain maps, on loopback addresses anybody may bind.
+//! Vnets for tests: sources and routes as plain maps, on loopback addresses anybody may bind; and
+//! userspace flows that are kernel sockets after all.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use dataplane::id::VnetId;
+use dataplane::io::user;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
 
-use super::Vnets;
+use super::{Flow, Flows, Vnets};
 
 /// Sources and routes that a test may change at any time.
 #[derive(Debug, Default)]
@@ -58,5 +67,69 @@ impl Vnets for FakeVnets {
 
     fn has_route(&self, vnet: VnetId, to: IpAddr) -> bool {
         self.with(|s| s.routes.contains(&(vnet, to)))
+    }
+}
+
+/// Flows from loopback addresses.
+#[derive(Debug, Default)]
+pub(crate) struct FakeFlows;
+
+#[async_trait]
+impl Flows for FakeFlows {
+    async fn tcp(
+        &self,
+        source: IpAddr,
+        to: SocketAddr,
+        within: Duration,
+    ) -> io::Result<Box<dyn Flow>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        let stream = tokio::time::timeout(within, socket.connect(to)).await??;
+        Ok(Box::new(FakeFlow(stream)))
+    }
+
+    async fn udp(&self, _: IpAddr, _: SocketAddr) -> io::Result<user::Datagrams> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeFlow(pub(crate) TcpStream);
+
+impl Flow for FakeFlow {
+    fn local_addr(&self) -> Option<SocketAddr> {
+        self.0.local_addr().ok()
+    }
+
+    fn abort(self: Box<Self>) {
+        super::reset(&self.0);
+    }
+}
+
+impl AsyncRead for FakeFlow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for FakeFlow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -1,10 +1,11 @@
 //! Hand-off: the last hop to an origin, by the public network or by a vnet's source address.
 //!
 //! In: a network (public, or a vnet) and an address. Out: a pingora peer, a TCP stream or a UDP
-//! socket whose local address names the vnet. The state, sources and routes, belongs to the router;
+//! socket whose local address names the vnet: of the kernel, or with userspace flows of the router. The state, sources and routes, belongs to the router;
 //! this room only reads it. A private answer never becomes a public connection.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use dataplane::id::VnetId;
@@ -14,7 +15,13 @@ use crate::congestion::Congestion;
 use crate::counters::Counters;
 
 mod connect;
+mod gateway;
 mod prohibited;
+mod user;
+
+pub(crate) use connect::reset;
+use gateway::Name;
+pub use user::{Datagrams, Flow, Flows, Upstream};
 
 /// What the hand-off asks of the router's tables.
 pub trait Vnets: Send + Sync + 'static {
@@ -85,6 +92,8 @@ pub struct Handoff {
     vnets: Arc<dyn Vnets>,
     allow_local: bool,
     congestion: Congestion,
+    /// The userspace back end; `None` if the kernel has the connections of vnets.
+    flows: Option<Arc<dyn Flows>>,
     counters: Arc<Counters>,
 }
 
@@ -109,8 +118,15 @@ impl Handoff {
             vnets,
             allow_local,
             congestion,
+            flows: None,
             counters,
         }
+    }
+
+    /// Opens connections of vnets by userspace flows.
+    pub(crate) fn with_flows(mut self, flows: Option<Arc<dyn Flows>>) -> Self {
+        self.flows = flows;
+        self
     }
 
     /// Chooses how to reach `to`.
@@ -166,6 +182,26 @@ impl Handoff {
         Err(Refused::WrongSource)
     }
 
+    /// As [`Handoff::check`], for a connection of pingora's with its descriptor. A userspace flow must
+    /// also lead to `to`: the pool's key is a hash, and no part of it is compared on reuse.
+    ///
+    /// # Errors
+    /// [`Refused::WrongSource`], counted.
+    pub(crate) fn check_pooled(
+        &self,
+        (way, to): (Way, SocketAddr),
+        descriptor: RawFd,
+        local: Option<SocketAddr>,
+    ) -> Result<(), Refused> {
+        if self.flows.is_none() || way == Way::Public {
+            return self.check(way, local);
+        }
+        let name = Name::of(descriptor).filter(|name| name.to == canonical(to));
+        let name =
+            name.filter(|name| matches!(way, Way::Private { vnet, .. } if vnet == name.vnet));
+        self.check(way, name.and_then(|name| name.local))
+    }
+
     /// Whether a flow that was opened by `way` may go on: its vnet still owns the source address
     /// and still has a route to the origin.
     pub fn is_open(&self, way: Way, to: IpAddr) -> bool {
@@ -177,6 +213,11 @@ impl Handoff {
             }
         }
     }
+}
+
+/// An address as it is compared: IPv4 also where it was written as IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The choice of a way, and the check of what came of it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use dataplane::id::VnetId;
 use nix::sys::socket::{getsockopt, sockopt};
 use pingora::upstreams::peer::Peer;
 
-use super::fake::FakeVnets;
-use super::{Handoff, Network, Refused, Way};
+use super::fake::{FakeFlows, FakeVnets};
+use super::{Handoff, Network, Refused, Upstream, Way};
 use crate::config::Timeouts;
 use crate::congestion::Congestion;
 use crate::counters::Counters;
@@ -186,9 +187,47 @@ async fn connections_to_origins_have_the_configured_congestion_control() {
     let to = origin.local_addr().unwrap();
     let second = Duration::from_secs(1);
     let stream = handoff.tcp(Way::Public, to, second).await.unwrap();
+    let Upstream::Kernel(stream) = stream else {
+        panic!("not the kernel's");
+    };
     assert_eq!(of(&stream), "reno");
     let peer = handoff.peer(Way::Public, to, second, &Timeouts::default());
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     peer.options.upstream_tcp_sock_tweak_hook.unwrap()(&socket).unwrap();
     assert_eq!(of(&socket), "reno");
+}
+
+#[tokio::test]
+async fn pooled_flow_is_for_one_vnet_and_one_origin_only() {
+    let (vnets, handoff) = handoff(false);
+    let handoff = handoff.with_flows(Some(Arc::new(FakeFlows)));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = listener.local_addr().unwrap();
+    for (vnet, source) in [(1, "127.0.0.11"), (2, "127.0.0.12")] {
+        vnets.lease(vnet, source);
+        vnets.route(vnet, "127.0.0.1");
+    }
+    let way = |vnet, source| Way::Private {
+        vnet: VnetId(vnet),
+        source: ip(source),
+    };
+    let (one, two) = (way(1, "127.0.0.11"), way(2, "127.0.0.12"));
+    let second = Duration::from_secs(1);
+    let peer = handoff.peer(one, to, second, &Timeouts::default());
+    let connect = peer.options.custom_l4.as_ref().unwrap();
+    let flow = connect.connect(peer.address()).await.unwrap();
+    let check = |way, to| handoff.check_pooled((way, to), flow.as_raw_fd(), None);
+    assert_eq!(check(one, to), Ok(()));
+    // Whatever the pool hands out: another vnet's or another origin's flow is not used.
+    assert_eq!(check(two, to), Err(Refused::WrongSource));
+    let other = SocketAddr::new(to.ip(), to.port() ^ 1);
+    assert_eq!(check(one, other), Err(Refused::WrongSource));
+    let plain = tokio::net::UnixStream::pair().unwrap().0;
+    let unnamed = handoff.check_pooled((one, to), plain.as_raw_fd(), None);
+    assert_eq!(unnamed, Err(Refused::WrongSource));
+    // Same origin and port number, other vnet: never the same key.
+    let theirs = handoff.peer(two, to, second, &Timeouts::default());
+    assert_ne!(peer.reuse_hash(), theirs.reuse_hash());
+    let next = handoff.peer(one, other, second, &Timeouts::default());
+    assert_ne!(peer.reuse_hash(), next.reuse_hash());
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -14,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::plan::Plan;
 use super::{Idle, Relay, Wanted};
 use crate::counters::Counter;
-use crate::handoff::Way;
+use crate::handoff::{Upstream, Way, reset};
 use crate::listen::Running;
 
 /// Origins tried for one connection.
@@ -70,13 +69,8 @@ pub(super) async fn serve(
 }
 
 async fn flow(mut client: TcpStream, address: SocketAddr, plan: &Plan, relay: &Relay) {
-    let Some((mut origin, way)) = connect(address, plan, relay).await else {
+    let Some((origin, way, to)) = connect(address, plan, relay).await else {
         relay.counters.tcp_failed_total.increment();
-        reset(&client);
-        return;
-    };
-    // An origin's address is known: the connection is to it.
-    let Ok(to) = origin.peer_addr() else {
         reset(&client);
         return;
     };
@@ -85,9 +79,9 @@ async fn flow(mut client: TcpStream, address: SocketAddr, plan: &Plan, relay: &R
     }
     let moved = AtomicU64::new(0);
     let counters = &relay.counters;
+    let (mut from_origin, mut to_origin) = tokio::io::split(origin);
     let ended = {
         let (mut from_client, mut to_client) = client.split();
-        let (mut from_origin, mut to_origin) = origin.split();
         let up = &counters.tcp_downstream_bytes_total;
         let down = &counters.tcp_upstream_bytes_total;
         let copies = async {
@@ -106,12 +100,16 @@ async fn flow(mut client: TcpStream, address: SocketAddr, plan: &Plan, relay: &R
     };
     if ended.is_err() {
         reset(&client);
-        reset(&origin);
+        from_origin.unsplit(to_origin).abort();
     }
 }
 
 /// Connects to the first origin that takes the connection in time.
-async fn connect(client: SocketAddr, plan: &Plan, relay: &Relay) -> Option<(TcpStream, Way)> {
+async fn connect(
+    client: SocketAddr,
+    plan: &Plan,
+    relay: &Relay,
+) -> Option<(Upstream, Way, SocketAddr)> {
     let tries = plan.origins.len().min(CONNECTS_MAX);
     let deadline = relay.times.connect / u32::try_from(tries.max(1)).unwrap_or(1);
     for target in plan.targets(client.ip()).take(tries) {
@@ -123,7 +121,7 @@ async fn connect(client: SocketAddr, plan: &Plan, relay: &Relay) -> Option<(TcpS
             }
         };
         match relay.handoff.tcp(way, target, deadline).await {
-            Ok(stream) => return Some((stream, way)),
+            Ok(origin) => return Some((origin, way, target)),
             Err(why) => {
                 tracing::debug!(app = %plan.app, %target, %why, "an origin took no connection");
             }
@@ -162,12 +160,5 @@ async fn watch<'a>(way: Way, to: SocketAddr, moved: &AtomicU64, relay: &'a Relay
         if idle.is_over(moved.load(Ordering::Relaxed)) {
             return &relay.counters.tcp_idle_closed_total;
         }
-    }
-}
-
-/// Makes the coming close a reset: the other side shall not take it for a regular end.
-fn reset(stream: &TcpStream) {
-    if let Err(why) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
-        tracing::debug!(%why, "a connection ends without a reset");
     }
 }

@@ -60,6 +60,7 @@ impl World {
             config,
             Upstreams {
                 tables: vnets.clone(),
+                flows: None,
                 revision,
             },
         )

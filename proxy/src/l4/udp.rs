@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::plan::Plan;
 use super::{Idle, Relay, Wanted};
-use crate::handoff::Way;
+use crate::handoff::{Datagrams, Way};
 use crate::listen::Running;
 
 /// Longest payload of a datagram, and the largest that is read.
@@ -37,7 +37,7 @@ struct Sessions {
 
 /// One client's exchange with one origin.
 struct Session {
-    upstream: Arc<UdpSocket>,
+    upstream: Arc<Datagrams>,
     moved: Arc<AtomicU64>,
     task: AbortHandle,
 }
@@ -175,7 +175,7 @@ async fn connect(
     client: SocketAddr,
     plan: &Plan,
     relay: &Relay,
-) -> Option<(UdpSocket, Way, SocketAddr)> {
+) -> Option<(Datagrams, Way, SocketAddr)> {
     for target in plan.targets(client.ip()) {
         let Ok(way) = relay.handoff.way(plan.network, target.ip()) else {
             continue;
@@ -194,7 +194,7 @@ async fn connect(
 struct Exchange {
     client: SocketAddr,
     downstream: Arc<UdpSocket>,
-    upstream: Arc<UdpSocket>,
+    upstream: Arc<Datagrams>,
     way: Way,
     to: SocketAddr,
     moved: Arc<AtomicU64>,

@@ -48,7 +48,8 @@ pub(crate) struct Visit {
     targets: Vec<IpAddr>,
     /// Targets that failed.
     failed: usize,
-    way: Option<Way>,
+    /// How to the target that is tried, and its address.
+    way: Option<(Way, SocketAddr)>,
     fault: Option<Fault>,
 }
 
@@ -188,8 +189,8 @@ impl ProxyHttp for Gate {
             };
             match self.handoff.way(visit.network, target) {
                 Ok(way) => {
-                    visit.way = Some(way);
                     let to = SocketAddr::new(target, self.origin_port);
+                    visit.way = Some((way, to));
                     let connect = self.connect_time(visit);
                     let mut peer = self.handoff.peer(way, to, connect, &self.times);
                     if session.is_upgrade_req() {
@@ -210,7 +211,7 @@ impl ProxyHttp for Gate {
         _session: &mut Session,
         reused: bool,
         _peer: &HttpPeer,
-        _fd: RawFd,
+        fd: RawFd,
         digest: Option<&Digest>,
         visit: &mut Visit,
     ) -> Result<()> {
@@ -218,8 +219,9 @@ impl ProxyHttp for Gate {
             .and_then(|digest| digest.socket_digest.as_ref())
             .and_then(|socket| socket.local_addr())
             .and_then(|address| address.as_inet().copied());
-        let way = visit.way.unwrap_or(Way::Public);
-        if let Err(refused) = self.handoff.check(way, local) {
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let way = visit.way.unwrap_or((Way::Public, nowhere));
+        if let Err(refused) = self.handoff.check_pooled(way, fd, local) {
             return Err(stop(visit, Fault::Handoff(refused)));
         }
         visit.fault = None;

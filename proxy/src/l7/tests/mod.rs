@@ -2,6 +2,8 @@
 //!
 //! Vnets lease 127.0.0.x: an origin sees by the peer's address which vnet a connection came from.
 
+mod user;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::handoff::Flows;
 use crate::handoff::fake::FakeVnets;
 use crate::route::fake::{FakeOriginApi, TOKEN};
 use crate::{Proxy, ProxyConfig, StartError, Upstreams};
@@ -134,6 +137,14 @@ struct World {
 
 impl World {
     async fn new(port: u16, change: impl FnOnce(&mut ProxyConfig)) -> Self {
+        Self::with_flows(port, None, change).await
+    }
+
+    async fn with_flows(
+        port: u16,
+        flows: Option<Arc<dyn Flows>>,
+        change: impl FnOnce(&mut ProxyConfig),
+    ) -> Self {
         let api = FakeOriginApi::start().await;
         let vnets = Arc::new(FakeVnets::default());
         let mut config = ProxyConfig::new(api.address, TOKEN.to_owned());
@@ -148,6 +159,7 @@ impl World {
             config,
             Upstreams {
                 tables: vnets.clone(),
+                flows,
                 revision,
             },
         )
@@ -429,6 +441,7 @@ async fn two_edges_on_one_port_get_a_clear_error() {
         config,
         Upstreams {
             tables: world.vnets.clone(),
+            flows: None,
             revision,
         },
     )
