@@ -73,8 +73,12 @@ impl<B: Block> Arena<B> {
         let block = self.next.fetch_add(1, Ordering::Relaxed);
         let (segment, _) = self.place(block);
         self.segments[segment].get_or_init(|| {
-            let blocks = (self.first_blocks as usize) << segment;
-            (0..blocks).map(|_| B::zeros()).collect()
+            let count = (self.first_blocks as usize) << segment;
+            let mut blocks = Vec::with_capacity(count);
+            #[cfg(not(portcullis_loom))]
+            super::huge::advise(blocks.spare_capacity_mut());
+            blocks.extend((0..count).map(|_| B::zeros()));
+            blocks.into_boxed_slice()
         });
         block
     }

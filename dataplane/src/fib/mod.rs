@@ -5,6 +5,8 @@
 
 mod arena;
 mod atomic;
+#[cfg(not(portcullis_loom))]
+mod huge;
 pub mod group;
 pub mod lpm;
 #[cfg(portcullis_loom)]
