@@ -85,7 +85,8 @@ fn the_kernel_brings_packets_to_the_worker_that_owns_their_tunnel() {
     let mut edge = router(&world, "edge", &settings);
     edge.line("ready");
     let endpoint = format!("{EDGE}:51820");
-    let site = router(&world, "site", &[("PC_ENDPOINT", &endpoint)]);
+    let mut site = router(&world, "site", &[("PC_ENDPOINT", &endpoint)]);
+    site.line("ready");
     let source = "100.64.1.2";
     world.run("site", &format!("ping -c 1 -w 10 -I {ORIGIN} {source}"));
     world.run(
