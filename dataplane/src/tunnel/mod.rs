@@ -9,6 +9,7 @@
 pub mod bucket;
 pub mod direct;
 mod face;
+pub mod ipsec;
 pub mod wireguard;
 
 use std::net::SocketAddr;
