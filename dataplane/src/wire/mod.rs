@@ -8,4 +8,5 @@ pub mod checksum;
 pub mod esp;
 pub mod flow;
 pub mod icmp;
+pub mod ikev2;
 pub mod ip;
