@@ -26,7 +26,8 @@ pub const NAT_KEEPALIVE: [u8; 1] = [0xff];
 pub struct Spi(pub u32);
 
 impl Spi {
-    /// The smallest that an SA may have: 0 is for local use, 1..=255 are reserved (RFC 4303 section 2.1).
+    /// The smallest that an SA may have: 0 is for local use, 1..=255 are reserved (RFC 4303 section
+    /// 2.1).
     pub const MIN: Self = Self(256);
 }
 
@@ -52,7 +53,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header at the beginning of a packet; `None` when it is too short or names a reserved SPI.
+    /// The header at the beginning of a packet; `None` when it is too short or names a reserved
+    /// SPI.
     #[must_use]
     pub fn parse(packet: &[u8]) -> Option<Self> {
         let [s0, s1, s2, s3, q0, q1, q2, q3] = *packet.first_chunk::<HEADER_LEN>()?;

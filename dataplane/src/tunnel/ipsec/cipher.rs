@@ -161,7 +161,8 @@ impl Cipher {
         }
     }
 
-    /// Encrypts `body` in place and returns its ICV. The body of CBC is a multiple of 16 bytes long.
+    /// Encrypts `body` in place and returns its ICV. The body of CBC is a multiple of 16 bytes
+    /// long.
     ///
     /// # Panics
     /// When `iv` or `body` have lengths that the transform does not take.

@@ -1,13 +1,14 @@
-//! IPsec: ESP SAs in tunnel mode, as state machines.
+//! IPsec: ESP SAs in tunnel mode, and IKEv2 ([`ike`]) that makes them, as state machines.
 //!
-//! In: inner packets, ESP packets, keys, the time. Out: ESP packets, inner packets. State: a worker owns its
-//! [`sad::Sad`] and the SAs in it, and the [`sa::Outbound`] halves of its tunnels. Nothing here allocates
-//! per packet.
+//! In: inner packets, ESP packets, keys, the time. Out: ESP packets, inner packets. State: a worker
+//! owns its [`sad::Sad`] and the SAs in it, and the [`sa::Outbound`] halves of its tunnels. Nothing
+//! here allocates per packet.
 //!
-//! An SPI that we give out is `worker (8 bits) | slot (24 bits)`: in a datagram on the shared port, the
-//! first byte names the worker.
+//! An SPI that we give out is `worker (8 bits) | slot (24 bits)`: in a datagram on the shared port,
+//! the first byte names the worker.
 
 pub mod cipher;
+pub mod ike;
 pub mod lifetime;
 pub mod sa;
 pub mod sad;

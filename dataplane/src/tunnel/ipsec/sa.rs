@@ -88,8 +88,8 @@ impl Outbound {
         esp::HEADER_LEN + transform.iv_len() + body_len + ICV_LEN
     }
 
-    /// Writes the ESP packet of the inner packet `inner` to the beginning of `packet`, which has room for
-    /// [`Outbound::sealed_len`] bytes; the length written.
+    /// Writes the ESP packet of the inner packet `inner` to the beginning of `packet`, which has
+    /// room for [`Outbound::sealed_len`] bytes; the length written.
     ///
     /// # Errors
     /// [`Discard::NotIp`]; [`Discard::Expired`] when the SA is dead; [`Discard::NoRoom`]. No
@@ -184,8 +184,9 @@ impl Inbound {
     }
 
     /// Checks and decrypts an ESP packet, from its SPI to its ICV, in place. Where in it the inner
-    /// packet is: it begins like an IP packet of the version that the trailer says, and is as long as its
-    /// header says; what a sender put behind it to hide its length is left out (RFC 4303 section 2.7).
+    /// packet is: it begins like an IP packet of the version that the trailer says, and is as long
+    /// as its header says; what a sender put behind it to hide its length is left out (RFC 4303
+    /// section 2.7).
     ///
     /// # Errors
     /// [`Discard`]. The window moves only for authentic packets.
@@ -275,8 +276,8 @@ impl Sequence {
     }
 }
 
-/// Fills `body` with the inner packet, the padding 1, 2, 3… (RFC 4303 section 2.4), its length and the next
-/// header.
+/// Fills `body` with the inner packet, padding of 1, 2, 3 (RFC 4303 section 2.4), its length and
+/// the next header.
 fn write_plaintext(inner: &[u8], next_header: u8, body: &mut [u8]) {
     let (plain, trailer) = body.split_at_mut(inner.len());
     plain.copy_from_slice(inner);

@@ -67,8 +67,8 @@ pub fn addressee(packet: &[u8]) -> Option<WorkerId> {
 }
 
 impl Sad {
-    /// No SAs. `seed` is where the slots begin: any number, best a random one, so that after a restart
-    /// an old SA's packets meet no new one.
+    /// No SAs. `seed` is where the slots begin: any number, best a random one, so that after a
+    /// restart an old SA's packets meet no new one.
     #[must_use]
     pub fn new(worker: WorkerId, seed: u32) -> Self {
         Self {

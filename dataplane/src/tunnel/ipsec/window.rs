@@ -50,8 +50,8 @@ impl Window {
         sequence > self.highest || self.blocks[place(sequence)] & bit(sequence) == 0
     }
 
-    /// Notes that an authentic packet with this number has come. False, and nothing changed, when it is not
-    /// fresh.
+    /// Notes that an authentic packet with this number has come. False, and nothing changed, when
+    /// it is not fresh.
     #[must_use]
     pub fn note(&mut self, sequence: u64) -> bool {
         if !self.is_fresh(sequence) {
@@ -195,7 +195,9 @@ mod tests {
         fn the_window_equals_a_set(
             start in prop::sample::select(vec![0_u64, 8190, 1 << 32, (1 << 40) - 70]),
             steps in prop::collection::vec(
-                prop_oneof![4 => -40_i64..80, 2 => -8300_i64..8300, 1 => -20000_i64..100_000], 1..400),
+                prop_oneof![4 => -40_i64..80, 2 => -8300_i64..8300, 1 => -20000_i64..100_000],
+                1..400,
+            ),
         ) {
             let (mut window, mut naive) = (Window::new(), Naive::default());
             let mut at = start;

@@ -1,9 +1,9 @@
 //! Messages of IKEv2 (RFC 7296 section 3) and their fragments (RFC 7383).
 //!
-//! In: bytes of a stranger. Out: typed payloads that borrow from them, and the way back. Lengths must
-//! fit exactly, counts are bounded, and nothing is allocated but the lists of [`payload::PAYLOADS_MAX`] payloads,
-//! [`proposal::PROPOSALS_MAX`] proposals with [`proposal::TRANSFORMS_MAX`] transforms each, and
-//! [`payload::SELECTORS_MAX`] selectors.
+//! In: bytes of a stranger. Out: typed payloads that borrow from them, and the way back. Lengths
+//! must fit exactly, counts are bounded, and nothing is allocated but the lists of
+//! [`payload::PAYLOADS_MAX`] payloads, [`proposal::PROPOSALS_MAX`] proposals with
+//! [`proposal::TRANSFORMS_MAX`] transforms each, and [`payload::SELECTORS_MAX`] selectors.
 
 pub mod payload;
 pub mod proposal;

@@ -35,7 +35,8 @@ pub mod kind {
 /// An identity (RFC 7296 section 3.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id<'a> {
-    /// What `data` is: 1 an IPv4 address, 2 a domain name, 3 a mail address, 5 an IPv6 address, 11 opaque.
+    /// What `data` is: 1 an IPv4 address, 2 a domain name, 3 a mail address, 5 an IPv6 address, 11
+    /// opaque.
     pub kind: u8,
     /// The identity.
     pub data: &'a [u8],
@@ -118,8 +119,8 @@ pub enum Payload<'a> {
     },
 }
 
-/// Reads a chain of payloads that begins with one of kind `first` and fills `bytes`. Payloads that nobody
-/// knows are left out, unless they are critical.
+/// Reads a chain of payloads that begins with one of kind `first` and fills `bytes`. Payloads that
+/// nobody knows are left out, unless they are critical.
 ///
 /// # Errors
 /// [`Malformed`].

