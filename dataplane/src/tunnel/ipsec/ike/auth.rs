@@ -13,7 +13,8 @@ use super::context::Context;
 use super::event::{Event, Failure};
 use super::keys::{Keys, Nonces};
 use super::notify::{self, Parts};
-use super::sa::{Sa, Stage, What};
+use super::sa::Sa;
+use super::stage::{Stage, What};
 use super::suite;
 
 /// Proof by a shared key (RFC 7296 section 3.8).

@@ -15,8 +15,9 @@ use super::dh::{Group, Private};
 use super::event::{ChildUp, Event, Failure};
 use super::keys::Nonces;
 use super::notify::{self, Parts};
-use super::sa::{CHILDREN_MAX, Child, Offer, Sa, Task, What};
+use super::sa::{CHILDREN_MAX, Sa};
 use super::selector;
+use super::stage::{Child, Offer, Stage, Task, What};
 use super::suite::{self, EspSuite};
 
 /// What a rekey of ours asked.
@@ -200,12 +201,14 @@ fn install(
         sends: agreed.sends,
     })));
     let rekey_at = context.jittered(times.child, now);
+    let expires_at = now + lifetime.hard.time;
     sa.children.push(Child {
         spi_in: agreed.spi_in,
         spi_out: agreed.spi_out,
         local_ts: agreed.local_ts,
         remote_ts: agreed.remote_ts,
         rekey_at,
+        expires_at,
         successor: None,
         is_deleting: false,
     });
@@ -449,7 +452,7 @@ fn inform_soon(sa: &mut Sa, spi_in: Spi) {
 /// The peer asks for a child, or for a successor of one.
 pub(super) fn request(sa: &mut Sa, context: &mut Context, payloads: &[Payload<'_>], now: Instant) {
     let exchange = Exchange::CREATE_CHILD_SA;
-    let is_closing = !matches!(sa.stage, super::sa::Stage::Up);
+    let is_closing = !matches!(sa.stage, Stage::Up);
     if is_closing || matches!(sa.asks(), Some(What::RekeyIke(_) | What::DeleteIke)) {
         return sa.refuse(context, exchange, notify::TEMPORARY_FAILURE, &[]);
     }

@@ -11,7 +11,8 @@ use crate::wire::ikev2::payload::Id;
 
 use super::config::{Config, Identity};
 use super::event::{Event, Path, Transmit};
-use super::sa::{Child, Sa};
+use super::sa::Sa;
+use super::stage::Child;
 
 /// The port of IKE without a marker (RFC 7296 section 2).
 pub(super) const PORT: u16 = 500;

@@ -18,7 +18,8 @@ use super::cookie::Cookies;
 use super::event::{Event, Failure, Path, Transmit};
 use super::init;
 use super::notify::{self, Parts};
-use super::sa::{Sa, Stage, Task};
+use super::sa::Sa;
+use super::stage::{Stage, Task};
 use super::suite::IkeSuite;
 
 /// Peers that have not said who they are, and from how many on a cookie is asked for. An SA of one

@@ -11,7 +11,8 @@ use super::child;
 use super::context::Context;
 use super::event::Failure;
 use super::rekey;
-use super::sa::{Sa, Stage, Task, What};
+use super::sa::Sa;
+use super::stage::{Stage, Task, What};
 
 /// Bytes of an SPI of ESP.
 const SPI_LEN: u8 = 4;
@@ -56,14 +57,20 @@ pub(super) fn request(sa: &mut Sa, context: &mut Context, payloads: &[Payload<'_
         }
         return sa.die(context, Failure::ClosedByPeer);
     }
+    if !gone.is_empty() {
+        begin_anew_if_empty(sa, context);
+    }
+    sa.advance(context, now);
+}
+
+/// An SA that has lost its last child is deleted, and asked for again, by who began it.
+pub(super) fn begin_anew_if_empty(sa: &mut Sa, context: &Context) {
     let initiates = context
         .config(sa.tunnel)
         .is_some_and(|config| config.initiates);
-    if !gone.is_empty() && sa.children.is_empty() && sa.is_initiator && initiates {
-        // Nothing is left to carry: begin anew.
+    if sa.children.is_empty() && sa.is_initiator && initiates {
         sa.want(Task::DeleteIke);
     }
-    sa.advance(context, now);
 }
 
 /// Takes down the child that the peer receives on `spi_out`. Our SPI of it, to be deleted in the

@@ -16,7 +16,8 @@ use super::dh::{Group, Private};
 use super::event::{Failure, Path};
 use super::keys::{Keys, Nonces};
 use super::notify::{self, Parts};
-use super::sa::{HALF_OPEN, Offer, Sa, Stage};
+use super::sa::{HALF_OPEN, Sa};
+use super::stage::{Offer, Stage};
 use super::suite::{self, IkeSuite};
 
 /// Times that the peer may want the first request otherwise: a cookie, another group, a cookie

@@ -31,6 +31,7 @@ mod rekey;
 mod sa;
 mod sealed;
 mod selector;
+mod stage;
 mod suite;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@ use super::context::Context;
 use super::dh::Private;
 use super::keys::Nonces;
 use super::notify::{self, Parts};
-use super::sa::{HALF_OPEN, Offer, Sa, Stage, Task, What};
+use super::sa::{HALF_OPEN, Sa};
+use super::stage::{Offer, Stage, Task, What};
 use super::suite;
 
 /// How long a refused rekey rests.

@@ -4,19 +4,19 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::id::TunnelId;
-use crate::wire::esp::Spi;
-use crate::wire::ikev2::payload::{self, Chain, Selector};
+use crate::wire::ikev2::payload::{self, Chain};
 use crate::wire::ikev2::proposal::Protocol;
 use crate::wire::ikev2::{Exchange, Header, Malformed};
 
 use super::context::Context;
-use super::dh::{Group, Private};
+use super::dh::Group;
 use super::event::{Event, Failure, Path};
 use super::keys::{Keys, Nonces};
 use super::notify::Parts;
 use super::sealed::{self, Assembly};
+use super::stage::{Child, Stage, Task, What};
 use super::suite::IkeSuite;
-use super::{auth, child, inform, init, notify, rekey};
+use super::{auth, child, inform, notify, rekey};
 
 /// First wait for an answer; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -29,28 +29,6 @@ pub(super) const CHILDREN_MAX: usize = 100;
 /// Things that wait for their turn: every child can be rekeyed and deleted once.
 const TASKS_MAX: usize = 2 * CHILDREN_MAX + 4;
 
-/// Something to ask of the peer when no other request is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
-    RekeyChild(Spi),
-    DeleteChild(Spi),
-    RekeyIke,
-    DeleteIke,
-    Dpd,
-}
-
-/// What a request that is under way asks for.
-#[derive(Debug)]
-pub(super) enum What {
-    Init,
-    Auth,
-    RekeyChild(Box<child::Asked>),
-    DeleteChild(Spi),
-    RekeyIke(Box<rekey::Asked>),
-    DeleteIke,
-    Dpd,
-}
-
 /// A request without an answer.
 #[derive(Debug)]
 struct Outstanding {
@@ -59,36 +37,6 @@ struct Outstanding {
     datagrams: Vec<Vec<u8>>,
     tries: u32,
     retry_at: Instant,
-}
-
-/// A child SA.
-#[derive(Clone, Debug)]
-pub(super) struct Child {
-    pub(super) spi_in: Spi,
-    pub(super) spi_out: Spi,
-    pub(super) local_ts: Vec<Selector>,
-    pub(super) remote_ts: Vec<Selector>,
-    pub(super) rekey_at: Instant,
-    /// The child that takes over when this one is deleted.
-    pub(super) successor: Option<Spi>,
-    pub(super) is_deleting: bool,
-}
-
-/// How far an SA is.
-#[derive(Debug)]
-pub(super) enum Stage {
-    /// The first request is sent.
-    Init(Box<init::Asked>),
-    /// The first request is answered; the peer has until the time to say who it is.
-    Answered(Box<auth::Signed>, Instant),
-    /// We said who we are.
-    Auth(Box<auth::Signed>, Spi),
-    /// Both did.
-    Up,
-    /// Children live in a successor; it waits for its deletion, not for longer than the time.
-    Replaced(Instant),
-    /// To be forgotten.
-    Dead,
 }
 
 /// An IKE SA.
@@ -426,7 +374,10 @@ impl Sa {
             What::Auth => auth::response(self, context, &payloads, now),
             What::RekeyChild(asked) => child::response(self, context, *asked, &payloads, now),
             What::RekeyIke(asked) => rekey::response(self, context, *asked, &payloads, now),
-            What::DeleteChild(spi_in) => child::remove(self, context, spi_in, now),
+            What::DeleteChild(spi_in) => {
+                child::remove(self, context, spi_in, now);
+                inform::begin_anew_if_empty(self, context);
+            }
             What::DeleteIke => inform::deleted(self, context),
             What::Init | What::Dpd => {}
         }
@@ -508,8 +459,7 @@ impl Sa {
         let dpd_at = context
             .config(self.tunnel)
             .map(|config| self.heard_at + config.times.dpd);
-        let rekeys = self.children.iter().filter(|child| child.is_current());
-        let rekey_at = rekeys.map(|child| child.rekey_at).min();
+        let rekey_at = self.children.iter().filter_map(Child::due_at).min();
         [Some(self.rekey_at), dpd_at, rekey_at]
             .into_iter()
             .flatten()
@@ -543,14 +493,13 @@ impl Sa {
         if now >= self.rekey_at {
             self.want(Task::RekeyIke);
         }
-        let due: Vec<Spi> = self
+        let due: Vec<Task> = self
             .children
             .iter()
-            .filter(|child| child.is_current() && now >= child.rekey_at)
-            .map(|child| child.spi_in)
+            .filter_map(|child| child.due(now))
             .collect();
-        for spi_in in due {
-            self.want(Task::RekeyChild(spi_in));
+        for task in due {
+            self.want(task);
         }
         let dpd = context.config(self.tunnel).map(|config| config.times.dpd);
         if self.tasks.is_empty() && dpd.is_some_and(|dpd| now >= self.heard_at + dpd) {
@@ -581,18 +530,4 @@ impl Sa {
         self.can_fragment = old.can_fragment;
         self.stage = Stage::Up;
     }
-}
-
-impl Child {
-    /// Whether it is neither replaced nor being deleted.
-    pub(super) fn is_current(&self) -> bool {
-        self.successor.is_none() && !self.is_deleting
-    }
-}
-
-/// A private value and its nonce, of a request that is under way.
-#[derive(Debug)]
-pub(super) struct Offer {
-    pub(super) nonce: Vec<u8>,
-    pub(super) private: Option<Private>,
 }

@@ -251,6 +251,20 @@ fn a_rekey_that_the_peer_refuses_is_told() {
 }
 
 #[test]
+fn a_child_that_cannot_be_rekeyed_ends_and_everything_begins_anew() {
+    let (mut ours, mut theirs) = (config(0), config(1));
+    ours.esp.groups = vec![Group::X25519];
+    theirs.esp.groups = vec![Group::P256];
+    let mut world = World::new(1, [Some(ours), Some(theirs)]);
+    world.settle();
+    let first = world.sides[0].sending;
+    world.run(Duration::from_secs(2 * 3600));
+    assert!(world.is_carrying());
+    assert_ne!(world.sides[0].sending, first);
+    assert!(world.sides[0].ups > 1);
+}
+
+#[test]
 fn a_day_of_timers_passes_with_every_rekey_and_no_failure() {
     let mut world = World::pair(7);
     world.settle();
