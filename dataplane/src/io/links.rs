@@ -1,11 +1,15 @@
 //! The devices of a worker's direct links.
 
 use std::collections::HashMap;
+use std::io;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use crate::id::TunnelId;
+use crate::packet::Offload;
 
+use super::counters::Counters;
+use super::port::as_count;
 use super::tun::Tun;
 use super::worker::Appetite;
 
@@ -33,6 +37,26 @@ impl Links {
     /// Lets a device go; epoll forgets it with its last descriptor.
     pub(super) fn detach(&mut self, tunnel: TunnelId) {
         self.0.remove(&tunnel);
+    }
+
+    /// Sends a packet by the device of a link.
+    pub(super) fn send(
+        &mut self,
+        tunnel: TunnelId,
+        (packet, offload): (&[u8], Offload),
+        counters: &mut Counters,
+    ) {
+        let sent = match self.get(tunnel) {
+            Some(link) => link.tun.send(packet, offload),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        match sent {
+            Ok(writes) => {
+                counters.tun_writes += as_count(writes);
+                counters.tun_write_bytes += as_count(packet.len());
+            }
+            Err(_not_taken) => counters.tun_write_errors += 1,
+        }
     }
 
     pub(super) fn get(&mut self, tunnel: TunnelId) -> Option<&mut Link> {

@@ -371,27 +371,39 @@ impl Worker {
             tracing::warn!(%tunnel, "the device of a direct link was deleted");
             self.links.detach(tunnel);
         }
-        let Some(link) = self.links.get(tunnel) else {
-            return Ok(false);
-        };
         let now = clock::now();
         let (mut reads, mut bytes) = (0, 0);
-        while reads < link.appetite.batch && bytes < BATCH_BYTES {
-            match link.tun.recv(&mut self.buffer) {
-                Ok((len, offload)) => {
-                    bytes += len;
-                    self.counters.link_reads += 1;
-                    self.counters.link_read_bytes += as_count(len);
-                    let packet = (&mut self.buffer[..len], offload);
-                    self.node.handle_link(tunnel, packet, now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_about_one_packet) => self.counters.tun_read_errors += 1,
-            }
+        while let Some(link) = self.links.get(tunnel)
+            && reads < link.appetite.batch
+            && bytes < BATCH_BYTES
+        {
             reads += 1;
-        }
-        if bytes < BATCH_BYTES {
-            link.appetite.adapt(reads);
+            let (len, offload) = match link.tun.recv(&mut self.buffer) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    link.appetite.adapt(reads - 1);
+                    break;
+                }
+                Err(_about_one_packet) => {
+                    self.counters.tun_read_errors += 1;
+                    continue;
+                }
+            };
+            bytes += len;
+            self.counters.link_reads += 1;
+            self.counters.link_read_bytes += as_count(len);
+            if reads == link.appetite.batch {
+                link.appetite.adapt(reads);
+            }
+            let packet = (&mut self.buffer[..len], offload);
+            let Some((exit, len)) = self.node.handle_link(tunnel, packet, now) else {
+                continue;
+            };
+            let packet = &self.buffer[..len];
+            match exit {
+                Exit::Overlay => self.overlay.send(packet, offload, &mut self.counters),
+                Exit::Link(to) => self.links.send(to, (packet, offload), &mut self.counters),
+            }
         }
         self.send_all()?;
         Ok(false)
@@ -447,18 +459,8 @@ impl Worker {
                     offload,
                     packet,
                 } => {
-                    let counters = &mut self.counters;
-                    let sent = match self.links.get(tunnel) {
-                        Some(link) => link.tun.send(packet, offload),
-                        None => Err(io::ErrorKind::NotConnected.into()),
-                    };
-                    match sent {
-                        Ok(writes) => {
-                            counters.tun_writes += as_count(writes);
-                            counters.tun_write_bytes += as_count(packet.len());
-                        }
-                        Err(_not_taken) => counters.tun_write_errors += 1,
-                    }
+                    let packet = (packet, offload);
+                    self.links.send(tunnel, packet, &mut self.counters);
                 }
             }
         }

@@ -78,10 +78,11 @@ impl Node {
         now: Instant,
     ) -> Result<(), DropReason> {
         let mut segments = Segments::new(packet, offload)?;
-        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+        let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
         if link.vnet == vnet && matches!(link.place, Place::Here(Handle::Direct(_))) {
-            let exit = Exit::Link(tunnel);
-            if !self.outbox.deliver_super(exit, packet, offload) {
+            let is_sent = self.deliver_whole(Exit::Link(tunnel), packet, offload);
+            let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+            if !is_sent {
                 link.dropped_packets += 1;
                 return Err(DropReason::OutboxFull);
             }

@@ -139,7 +139,7 @@ impl Node {
         link.rx.add_all(packets, packet.len());
         match self.verdict(tables, vnet, &inner, &guard)? {
             Verdict::Deliver => {
-                if !self.outbox.deliver_super(Exit::Overlay, packet, offload) {
+                if !self.deliver_whole(Exit::Overlay, packet, offload) {
                     return Err(DropReason::OutboxFull);
                 }
                 self.counters.delivered_packets += icmp::widen(packets);

@@ -60,6 +60,7 @@ pub struct Node {
     pub(super) overlay_errors: Bucket,
     /// Whether the overlay of each worker takes only packets for its own source addresses.
     pub(super) is_delivered_by_owner: bool,
+    passage: Passage,
     /// One packet between splitter and tunnel, or between tunnel and overlay.
     scratch: Box<[u8]>,
 }
@@ -94,6 +95,17 @@ pub(super) enum Arrival {
     Direct,
     /// By another worker, which took this one for the owner. It is not handed on.
     HandedOver,
+}
+
+/// Whether the packet in hand may leave from the caller's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    /// No: it is not in one.
+    Closed,
+    /// Yes.
+    Open,
+    /// It does, by this device and this long.
+    Taken(Exit, usize),
 }
 
 /// Who sent a packet, and hears of it when it cannot go on.
@@ -136,6 +148,7 @@ impl Node {
             counters: Counters::default(),
             overlay_errors: Bucket::default(),
             is_delivered_by_owner: false,
+            passage: Passage::Closed,
             scratch: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
         }
     }
@@ -204,17 +217,35 @@ impl Node {
     }
 
     /// Takes a packet or super-packet that came in by the device of a direct link. It is overwritten.
+    /// Where it leaves whole by another device and nothing waits before it, it is not copied: the
+    /// caller sends that many bytes of it there, before anything else.
+    #[must_use = "the packet is lost unless it is sent there"]
     pub fn handle_link(
         &mut self,
         tunnel: TunnelId,
         (packet, offload): (&mut [u8], Offload),
         now: Instant,
-    ) {
+    ) -> Option<(Exit, usize)> {
         self.counters.link_rx += 1;
         let mut scratch = std::mem::take(&mut self.scratch);
+        self.passage = Passage::Open;
         let done = self.link_ingress(tunnel, (packet, offload), &mut scratch, now);
         self.count(done);
         self.scratch = scratch;
+        match std::mem::replace(&mut self.passage, Passage::Closed) {
+            Passage::Taken(exit, len) => Some((exit, len)),
+            Passage::Open | Passage::Closed => None,
+        }
+    }
+
+    /// Sends a packet whole by a device: past the outbox if it may, else by it. False when that is
+    /// full.
+    pub(super) fn deliver_whole(&mut self, exit: Exit, packet: &[u8], offload: Offload) -> bool {
+        if self.passage == Passage::Open && self.outbox.has_nothing_for_devices() {
+            self.passage = Passage::Taken(exit, packet.len());
+            return true;
+        }
+        self.outbox.deliver_super(exit, packet, offload)
     }
 
     /// Takes what another worker handed over.

@@ -103,6 +103,12 @@ impl Outbox {
         self.devices.push_parsed(exit, packet, inner)
     }
 
+    /// Whether no packet for a device waits.
+    #[must_use]
+    pub fn has_nothing_for_devices(&self) -> bool {
+        self.devices.len() == 0
+    }
+
     /// Queues a packet for another worker. False when that many are under way already, or there is
     /// no such worker: the caller drops and counts.
     #[must_use]
