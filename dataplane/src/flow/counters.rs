@@ -1,24 +1,22 @@
 //! What flows count.
 
-use std::ops::AddAssign;
-
-use serde::Serialize;
-
+/// Counters of one worker: plain numbers that are shown by name and added up over workers.
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$help:meta])+ $count:ident,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ::serde::Serialize)]
         pub struct $name {
             $($(#[$help])+ pub $count: u64,)+
         }
 
-        impl AddAssign for $name {
+        impl ::std::ops::AddAssign for $name {
             fn add_assign(&mut self, other: Self) {
                 $(self.$count += other.$count;)+
             }
         }
     };
 }
+pub(crate) use counters;
 
 counters! {
     /// Counts of one worker's flows since the start.

@@ -29,6 +29,7 @@ mod wheel;
 pub(crate) mod tests;
 
 pub use counters::Counters;
+pub(crate) use counters::counters;
 pub use face::{
     Config, Connect, ConnectError, Ended, Event, FlowId, Happened, Protocol, RecvError, SendError,
 };

@@ -4,7 +4,8 @@ use std::ops::AddAssign;
 
 use serde::Serialize;
 
-use crate::{flow, node};
+use crate::flow::{self, counters};
+use crate::node;
 
 /// All counters of a router, of all its workers together.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -27,22 +28,6 @@ impl AddAssign for CountersSnapshot {
             *self.flows.get_or_insert_default() += flows;
         }
     }
-}
-
-macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident { $($(#[$help:meta])+ $count:ident,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-        pub struct $name {
-            $($(#[$help])+ pub $count: u64,)+
-        }
-
-        impl AddAssign for $name {
-            fn add_assign(&mut self, other: Self) {
-                $(self.$count += other.$count;)+
-            }
-        }
-    };
 }
 
 counters! {
