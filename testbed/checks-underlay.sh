@@ -107,8 +107,14 @@ end_roaming() {
   rm -f "$RUN/moving1" "$RUN/moving2"
   # The peers' next packets tell the edge where they are again.
   in_ns pc-site1 wg set pcs1 peer "$(in_ns pc-site1 wg show pcs1 peers)" persistent-keepalive 1
-  wait_for 15 "traffic in both vnets" both_answer
+  wait_for 15 "traffic in both vnets" both_return
   in_ns pc-site1 wg set pcs1 peer "$(in_ns pc-site1 wg show pcs1 peers)" persistent-keepalive 25
+}
+
+# Site 2 says where it is as soon as something behind it asks for the edge, and else after its keepalive of 25 s.
+both_return() {
+  in_ns pc-origin2 ping -q -n -c 1 -W 1 "$SOURCE_SECOND" >/dev/null || true
+  both_answer
 }
 
 # --- many peers, and attackers, in a world of their own ---
