@@ -2,18 +2,19 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use controlplane::{ControlPlane, NodeStatus};
+use controlplane::store::Snapshot;
+use controlplane::{ControlPlane, NodeStatus, program};
 use dataplane::id::VnetId;
 use dataplane::io::Handle;
 use dataplane::node::TunnelStatus;
 use dataplane::program::Key;
 use tokio::sync::watch;
 
-/// How often what was refused is tried again although nothing changed.
+/// How often the router is compared with the whole desired state.
 const RESYNC: Duration = Duration::from_secs(30);
 
 /// What the router has taken, for those who ask.
@@ -21,6 +22,20 @@ const RESYNC: Duration = Duration::from_secs(30);
 struct Applied {
     revision: AtomicU64,
     rejected: Mutex<Vec<(Key, String)>>,
+}
+
+impl Applied {
+    fn rejected(&self) -> MutexGuard<'_, Vec<(Key, String)>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, revision: u64, rejected: Vec<(Key, String)>) {
+        for (key, reason) in &rejected {
+            tracing::warn!(?key, reason, revision, "an object was refused");
+        }
+        *self.rejected() = rejected;
+        self.revision.store(revision, Ordering::Release);
+    }
 }
 
 /// The program thread.
@@ -37,7 +52,8 @@ impl Converge {
         let applied = Arc::new(Applied::default());
         let mut revisions = plane.revision();
         revisions.mark_unchanged();
-        step(plane, handle, &applied);
+        let mut known = plane.snapshot();
+        compare(&known, handle, &applied);
         let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -45,13 +61,23 @@ impl Converge {
             .context("cannot start the program thread's timer")?;
         let (plane, handle, seen) = (plane.clone(), handle.clone(), Arc::clone(&applied));
         let follow = async move {
+            let mut resync = tokio::time::interval(RESYNC);
+            resync.tick().await;
             loop {
-                tokio::select! {
-                    changed = revisions.changed() => if changed.is_err() { return },
+                let is_due = tokio::select! {
+                    changed = revisions.changed() => match changed {
+                        Ok(()) => false,
+                        Err(_) => return,
+                    },
                     _ = stopped.changed() => return,
-                    () = tokio::time::sleep(RESYNC) => {}
+                    _ = resync.tick() => true,
+                };
+                let newest = plane.snapshot();
+                match is_due {
+                    true => compare(&newest, &handle, &seen),
+                    false => step(&known, &newest, &handle, &seen),
                 }
-                step(&plane, &handle, &seen);
+                known = newest;
             }
         };
         let thread = std::thread::Builder::new()
@@ -82,24 +108,19 @@ impl Converge {
     }
 }
 
-/// Applies the difference between what the router has and what is wanted. What it refused before is
-/// part of the difference, and so tried again.
-fn step(plane: &ControlPlane, handle: &Handle, applied: &Applied) {
-    let wanted = plane.spec();
-    let result = handle.apply(&handle.spec().diff(&wanted));
-    for (key, reason) in &result.rejected {
-        tracing::warn!(
-            ?key,
-            reason,
-            revision = wanted.revision,
-            "an object was refused"
-        );
-    }
-    *applied
-        .rejected
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = result.rejected;
-    applied.revision.store(wanted.revision, Ordering::Release);
+/// Brings the router from one snapshot to the next. What it refused before is tried again.
+fn step(known: &Snapshot, newest: &Snapshot, handle: &Handle, applied: &Applied) {
+    let refused = applied.rejected().clone();
+    let again = refused.iter().map(|(key, _)| *key);
+    let result = handle.apply(&program::delta(known, newest, again));
+    applied.note(newest.revision, result.rejected);
+}
+
+/// Applies the difference between what the router has and what is wanted, of which what it refused
+/// before is part.
+fn compare(wanted: &Snapshot, handle: &Handle, applied: &Applied) {
+    let result = handle.apply(&handle.diff(&program::spec(wanted)));
+    applied.note(wanted.revision, result.rejected);
 }
 
 /// The router as the API shows it.
@@ -115,11 +136,7 @@ impl NodeStatus for Status {
     }
 
     fn rejected(&self) -> Vec<(Key, String)> {
-        self.applied
-            .rejected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.applied.rejected().clone()
     }
 
     fn sources(&self) -> Vec<(VnetId, IpAddr)> {

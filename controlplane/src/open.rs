@@ -19,7 +19,7 @@ use crate::model::{HexId, Timestamp};
 use crate::options::Options;
 use crate::program;
 use crate::status::NodeStatus;
-use crate::store::{Embedded, Objects, StoreError, Transaction, WriteError};
+use crate::store::{Embedded, Objects, Snapshot, StoreError, Transaction, WriteError};
 
 /// Why a control plane did not open.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +129,12 @@ impl ControlPlane {
         })
     }
 
-    /// The newest revision, as it changes. [`ControlPlane::spec`] is at least as new.
+    /// Everything that exists, for [`program`]. It stays as it is, however long it is kept.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.objects.snapshot()
+    }
+
+    /// The newest revision, as it changes. [`ControlPlane::snapshot`] is at least as new.
     pub fn revision(&self) -> watch::Receiver<u64> {
         self.0.objects.revision()
     }

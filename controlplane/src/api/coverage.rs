@@ -1,13 +1,13 @@
 //! Rules between resources, one for every product: is there a route, who may send from a prefix.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use uuid::Uuid;
 
 use crate::model::address;
 use crate::model::tunnel::Tunnel;
-use crate::program;
 use crate::store::Snapshot;
 
 /// Whether a private origin in the vnet can be reached by some route.
@@ -34,19 +34,32 @@ pub(super) fn check(snapshot: &Snapshot, vnet: Uuid, ip: IpAddr) -> Result<(), S
     }
 }
 
-/// Whether each prefix that a peer of the vnet may send from belongs to one tunnel only. The same
-/// prefix on two would leave it to chance whose packets pass.
+/// Whether each of these prefixes, from which the peer of a tunnel may send, belongs to that tunnel
+/// only. The same prefix on two would leave it to chance whose packets pass.
 ///
 /// # Errors
 /// A sentence that names the prefix and both tunnels.
-pub(super) fn check_allowed(snapshot: &Snapshot, tunnel: &Tunnel) -> Result<(), String> {
-    let own = program::allowed(snapshot, tunnel);
-    let others = snapshot.tunnels.iter().filter(|other| {
-        other.virtual_network_id == tunnel.virtual_network_id && other.id != tunnel.id
-    });
-    for other in others {
-        let theirs: Vec<IpNet> = program::allowed(snapshot, other);
-        if let Some(prefix) = own.iter().find(|prefix| theirs.contains(prefix)) {
+pub(super) fn check_allowed(
+    snapshot: &Snapshot,
+    tunnel: &Tunnel,
+    prefixes: &[IpNet],
+) -> Result<(), String> {
+    let vnet = tunnel.virtual_network_id;
+    let others: Vec<&Arc<Tunnel>> = snapshot
+        .tunnels_of(vnet)
+        .filter(|other| other.id != tunnel.id)
+        .collect();
+    for prefix in prefixes {
+        // A route allows its prefix on its tunnel, unless that names its allowed prefixes itself.
+        let routed = snapshot.indexes.rib.exact(vnet, prefix);
+        let routed = routed.and_then(|id| snapshot.routes.get(&id));
+        let clash = others
+            .iter()
+            .find(|other| match &other.allowed_prefixes[..] {
+                [] => routed.is_some_and(|route| route.tunnel_id == other.id),
+                allowed => allowed.contains(prefix),
+            });
+        if let Some(other) = clash {
             return Err(format!(
                 "{prefix} would be an allowed prefix of both tunnel '{}' and tunnel '{}' of one \
                  virtual network: give it to one of them.",
@@ -59,14 +72,6 @@ pub(super) fn check_allowed(snapshot: &Snapshot, tunnel: &Tunnel) -> Result<(), 
 
 /// What keeps a vnet from being deleted, in words; `None` when nothing does.
 pub(super) fn users_of_vnet(snapshot: &Snapshot, vnet: Uuid) -> Option<String> {
-    let routes = snapshot
-        .routes
-        .iter()
-        .filter(|route| route.virtual_network_id == vnet);
-    let tunnels = snapshot
-        .tunnels
-        .iter()
-        .filter(|tunnel| tunnel.virtual_network_id == vnet);
     let records = snapshot
         .records
         .iter()
@@ -76,8 +81,8 @@ pub(super) fn users_of_vnet(snapshot: &Snapshot, vnet: Uuid) -> Option<String> {
         .iter()
         .filter(|app| app.virtual_network_id == Some(vnet));
     let counts = [
-        (routes.count(), "route"),
-        (tunnels.count(), "tunnel"),
+        (snapshot.indexes.rib.len(vnet), "route"),
+        (snapshot.tunnels_of(vnet).count(), "tunnel"),
         (records.count(), "DNS record"),
         (apps.count(), "Spectrum app"),
     ];

@@ -20,10 +20,17 @@ pub(crate) fn one(result: Value) -> Response {
 /// One page of a list: of all `items`, those of the page; past the end, none.
 pub(crate) fn page<T>(items: Vec<T>, paging: Paging, show: impl Fn(T) -> Value) -> Response {
     let total = items.len();
-    let shown = items
-        .into_iter()
-        .skip(paging.skipped())
-        .take(paging.per_page);
+    page_of(items.into_iter(), total, paging, show)
+}
+
+/// The same, of a list whose length is known without walking it.
+pub(crate) fn page_of<T>(
+    items: impl Iterator<Item = T>,
+    total: usize,
+    paging: Paging,
+    show: impl Fn(T) -> Value,
+) -> Response {
+    let shown = items.skip(paging.skipped()).take(paging.per_page);
     let result: Vec<Value> = shown.map(show).collect();
     let info = json!({
         "page": paging.page,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
+use imbl::OrdSet;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::context::{self, Shared};
 use super::coverage;
-use super::envelope::{Answer, one, page};
+use super::envelope::{Answer, one, page, page_of};
 use super::input::{At, Body, Params};
 use super::vnets;
 use crate::model::fields::echo;
@@ -76,16 +77,16 @@ async fn list(State(shared): State<Shared>, At(account): At<String>, params: Par
     let snapshot = shared.snapshot();
     let account = context::account(&snapshot, &account)?;
     let filter = Filter::read(&params)?;
-    let own = snapshot
-        .routes
-        .iter()
-        .filter(|route| route.account_id == account.id);
-    let mut found: Vec<Arc<Route>> = own
-        .filter(|route| filter.is_wanted(route))
-        .cloned()
-        .collect();
-    found.sort_by_key(|route| (route.created_at, route.id));
-    Ok(page(found, paging, |route| show(&snapshot, &route, None)))
+    let own = snapshot.routes_of(account.id);
+    if !filter.has_tests() {
+        let total = snapshot.indexes.account_routes.get(&account.id);
+        let total = total.map_or(0, OrdSet::len);
+        return Ok(page_of(own, total, paging, |route| {
+            show(&snapshot, route, None)
+        }));
+    }
+    let found: Vec<_> = own.filter(|route| filter.is_wanted(route)).collect();
+    Ok(page(found, paging, |route| show(&snapshot, route, None)))
 }
 
 async fn patch(
@@ -197,6 +198,16 @@ impl Filter {
         })
     }
 
+    fn has_tests(&self) -> bool {
+        self.is_none
+            || self.comment.is_some()
+            || self.network_subset.is_some()
+            || self.network_superset.is_some()
+            || self.route.is_some()
+            || self.tunnel.is_some()
+            || self.vnet.is_some()
+    }
+
     fn is_wanted(&self, route: &Route) -> bool {
         !self.is_none
             && self
@@ -270,8 +281,10 @@ fn put(transaction: &mut Transaction, route: Route) -> Result<Value, Refusal> {
         return Err(Refusal::conflict(TAKEN, why).at("network"));
     }
     transaction.put(route.clone());
-    coverage::check_allowed(transaction.snapshot(), &tunnel)
-        .map_err(|why| Refusal::conflict(TAKEN, why).at("network"))?;
+    if tunnel.allowed_prefixes.is_empty() {
+        coverage::check_allowed(transaction.snapshot(), &tunnel, &[route.network])
+            .map_err(|why| Refusal::conflict(TAKEN, why).at("network"))?;
+    }
     Ok(show(transaction.snapshot(), &route, None))
 }
 

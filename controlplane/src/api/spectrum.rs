@@ -77,8 +77,7 @@ async fn list(State(shared): State<Shared>, At(id): At<String>, params: Params) 
     let paging = params.paging(20, 100)?;
     let snapshot = shared.snapshot();
     let zone = context::zone(&snapshot, &id)?;
-    let own = snapshot.apps.iter().filter(|app| app.zone_id == zone.id);
-    let mut found: Vec<Arc<App>> = own.cloned().collect();
+    let mut found: Vec<Arc<App>> = snapshot.apps_of(zone.id).cloned().collect();
     match params.get("order") {
         None | Some("protocol") => found.sort_by_key(|a| (a.transport, a.ports.first, a.id)),
         Some("app_id") => found.sort_by_key(|app| app.id),

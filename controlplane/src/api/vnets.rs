@@ -42,10 +42,7 @@ async fn create(State(shared): State<Shared>, At(account): At<String>, Body(body
         let account = context::account(transaction.snapshot(), &account)?;
         let draft = Draft::read(Fields::new(body, INVALID)?, true)?;
         let number = transaction.number(Numbered::Vnet, u32::from(u16::MAX), |snapshot, number| {
-            snapshot
-                .vnets
-                .iter()
-                .any(|vnet| u32::from(vnet.number.0) == number)
+            u16::try_from(number).is_ok_and(|n| snapshot.indexes.vnets.contains_key(&VnetId(n)))
         });
         let number = number.and_then(|number| u16::try_from(number).ok());
         let number = number

@@ -83,14 +83,10 @@ async fn delete(State(shared): State<Shared>, At(id): At<String>) -> Answer {
     let deleted = shared.write(move |transaction| {
         let zone = context::zone(transaction.snapshot(), &id)?;
         let snapshot = transaction.snapshot().clone();
-        for record in snapshot
-            .records
-            .iter()
-            .filter(|record| record.zone_id == zone.id)
-        {
+        for record in snapshot.records_of(zone.id) {
             transaction.delete::<crate::model::record::Record>(&record.id);
         }
-        for app in snapshot.apps.iter().filter(|app| app.zone_id == zone.id) {
+        for app in snapshot.apps_of(zone.id) {
             transaction.delete::<crate::model::spectrum::App>(&app.id);
         }
         transaction.delete::<Zone>(&zone.id);

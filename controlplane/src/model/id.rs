@@ -12,6 +12,11 @@ use time::OffsetDateTime;
 pub struct HexId([u8; 16]);
 
 impl HexId {
+    /// The first of all ids.
+    pub const MIN: HexId = HexId([0; 16]);
+    /// The last of all ids.
+    pub const MAX: HexId = HexId([0xff; 16]);
+
     /// A new id: 122 random bits.
     pub fn random() -> HexId {
         HexId(*uuid::Uuid::new_v4().as_bytes())

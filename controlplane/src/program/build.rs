@@ -1,13 +1,11 @@
-//! Builds a node's desired state.
-
-use std::collections::BTreeMap;
+//! Compiles what exists into what a node is told, object by object.
 
 use dataplane::fib::Nexthop;
+use dataplane::id::{TunnelId, VnetId};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::tunnel;
 use dataplane::tunnel::wireguard;
 use ipnet::IpNet;
-use uuid::Uuid;
 
 use crate::model;
 use crate::store::Snapshot;
@@ -19,79 +17,85 @@ pub fn spec(snapshot: &Snapshot) -> Spec {
         revision: snapshot.revision,
         ..Spec::default()
     };
-    let routes = routes_by_tunnel(snapshot);
-    for tunnel in snapshot.tunnels.iter() {
-        let (Some(vnet), Some(identity)) = (
-            snapshot.vnets.get(&tunnel.virtual_network_id),
-            snapshot.identities.get(&tunnel.account_id),
-        ) else {
-            // Both are made before the tunnel and go after it.
-            tracing::error!(tunnel = %tunnel.id, "tunnel without a vnet or identity");
-            continue;
-        };
-        let prefixes = routes.get(&tunnel.id).map_or(&[][..], Vec::as_slice);
-        spec.vnets.insert(
-            vnet.number,
-            Vnet {
-                name: vnet.name.clone(),
-            },
-        );
-        for prefix in prefixes {
-            let key = RouteKey {
-                vnet: vnet.number,
-                prefix: *prefix,
-            };
-            spec.routes
-                .insert(key, Route::from(Nexthop::Tunnel(tunnel.number)));
-        }
-        let kind = tunnel::Config::WireGuard(wireguard::Config {
-            private_key: identity.private_key,
-            peer: tunnel.peer_public_key,
-            preshared_key: tunnel.preshared_key,
-            endpoint: tunnel.endpoint,
-            keepalive: Some(tunnel.persistent_keepalive).filter(|secs| *secs != 0),
-        });
-        spec.tunnels.insert(
-            tunnel.number,
-            Tunnel {
-                vnet: vnet.number,
-                name: tunnel.name.clone(),
-                mtu: tunnel.mtu,
-                allowed: allowed_of(tunnel, prefixes),
-                kind,
-            },
-        );
-    }
+    let numbers = snapshot.indexes.vnets.keys();
+    spec.vnets = numbers
+        .filter_map(|id| Some((*id, vnet(snapshot, *id)?)))
+        .collect();
+    let numbers = snapshot.indexes.tunnels.keys();
+    spec.tunnels = numbers
+        .filter_map(|id| Some((*id, tunnel(snapshot, *id)?)))
+        .collect();
+    let keys = snapshot
+        .routes
+        .iter()
+        .filter_map(|route| key(snapshot, route));
+    spec.routes = keys
+        .filter_map(|key| Some((key, route(snapshot, key)?)))
+        .collect();
     spec
+}
+
+/// A vnet as the node is to have it; `None` when it is not active there.
+pub(super) fn vnet(snapshot: &Snapshot, id: VnetId) -> Option<Vnet> {
+    let vnet = snapshot.vnets.get(snapshot.indexes.vnets.get(&id)?)?;
+    snapshot.tunnels_of(vnet.id).next()?;
+    Some(Vnet {
+        name: vnet.name.clone(),
+    })
+}
+
+/// A tunnel as the node is to have it.
+pub(super) fn tunnel(snapshot: &Snapshot, id: TunnelId) -> Option<Tunnel> {
+    let tunnel = snapshot.tunnels.get(snapshot.indexes.tunnels.get(&id)?)?;
+    let (Some(vnet), Some(identity)) = (
+        snapshot.vnets.get(&tunnel.virtual_network_id),
+        snapshot.identities.get(&tunnel.account_id),
+    ) else {
+        // Both are made before the tunnel and go after it.
+        tracing::error!(tunnel = %tunnel.id, "tunnel without a vnet or identity");
+        return None;
+    };
+    let kind = tunnel::Config::WireGuard(wireguard::Config {
+        private_key: identity.private_key,
+        peer: tunnel.peer_public_key,
+        preshared_key: tunnel.preshared_key,
+        endpoint: tunnel.endpoint,
+        keepalive: Some(tunnel.persistent_keepalive).filter(|secs| *secs != 0),
+    });
+    Some(Tunnel {
+        vnet: vnet.number,
+        name: tunnel.name.clone(),
+        mtu: tunnel.mtu,
+        allowed: allowed(snapshot, tunnel),
+        kind,
+    })
+}
+
+/// A route as the node is to have it.
+pub(super) fn route(snapshot: &Snapshot, key: RouteKey) -> Option<Route> {
+    let vnet = snapshot.indexes.vnets.get(&key.vnet)?;
+    let route = snapshot.indexes.rib.exact(*vnet, &key.prefix)?;
+    let route = snapshot.routes.get(&route)?;
+    let tunnel = snapshot.tunnels.get(&route.tunnel_id)?;
+    Some(Route::from(Nexthop::Tunnel(tunnel.number)))
+}
+
+/// What a node calls a route.
+pub(super) fn key(snapshot: &Snapshot, route: &model::route::Route) -> Option<RouteKey> {
+    let vnet = snapshot.vnets.get(&route.virtual_network_id)?;
+    Some(RouteKey {
+        vnet: vnet.number,
+        prefix: route.network,
+    })
 }
 
 /// The inner sources that a tunnel's peer may use: its allowed prefixes or, without any, its routes.
 pub fn allowed(snapshot: &Snapshot, tunnel: &model::tunnel::Tunnel) -> Vec<IpNet> {
-    let mut prefixes: Vec<IpNet> = snapshot
-        .routes
-        .iter()
-        .filter(|route| route.tunnel_id == tunnel.id)
-        .map(|route| route.network)
-        .collect();
-    prefixes.sort();
-    allowed_of(tunnel, &prefixes)
-}
-
-fn allowed_of(tunnel: &model::tunnel::Tunnel, routes: &[IpNet]) -> Vec<IpNet> {
     match tunnel.allowed_prefixes.is_empty() {
-        true => routes.to_vec(),
+        true => {
+            let routes = snapshot.routes_into(tunnel.id);
+            routes.map(|route| route.network).collect()
+        }
         false => tunnel.allowed_prefixes.clone(),
     }
-}
-
-fn routes_by_tunnel(snapshot: &Snapshot) -> BTreeMap<Uuid, Vec<IpNet>> {
-    let mut routes: BTreeMap<Uuid, Vec<IpNet>> = BTreeMap::new();
-    for route in snapshot.routes.iter() {
-        routes
-            .entry(route.tunnel_id)
-            .or_default()
-            .push(route.network);
-    }
-    routes.values_mut().for_each(|prefixes| prefixes.sort());
-    routes
 }

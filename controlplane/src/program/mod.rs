@@ -1,7 +1,10 @@
 //! From what exists to what a node is told.
 //!
-//! In: a snapshot. Out: the node's desired state; the same snapshot always gives the same. State: none.
+//! In: a snapshot, or two of them. Out: the node's desired state, or the step from one to the other; the
+//! same snapshots always give the same. State: none.
 
 mod build;
+mod delta;
 
 pub use build::{allowed, spec};
+pub use delta::delta;

@@ -2,35 +2,37 @@
 //!
 //! In: routes as they come and go. Out: the longest match. State: owned by the snapshot that holds it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
 /// Prefixes of every vnet, each with the id of its route. Clones share what did not change.
 #[derive(Clone, Debug, Default)]
 pub struct Rib {
-    vnets: Arc<BTreeMap<Uuid, Arc<BTreeMap<IpNet, Uuid>>>>,
+    vnets: OrdMap<Uuid, OrdMap<IpNet, Uuid>>,
 }
 
 impl Rib {
     /// The prefix of the vnet leads to the route.
     pub fn insert(&mut self, vnet: Uuid, prefix: IpNet, route: Uuid) {
-        let prefixes = Arc::make_mut(&mut self.vnets).entry(vnet).or_default();
-        Arc::make_mut(prefixes).insert(prefix, route);
+        self.vnets.entry(vnet).or_default().insert(prefix, route);
     }
 
     /// The prefix of the vnet leads nowhere.
     pub fn remove(&mut self, vnet: Uuid, prefix: &IpNet) {
-        let vnets = Arc::make_mut(&mut self.vnets);
-        if let Some(prefixes) = vnets.get_mut(&vnet) {
-            Arc::make_mut(prefixes).remove(prefix);
+        if let Some(prefixes) = self.vnets.get_mut(&vnet) {
+            prefixes.remove(prefix);
             if prefixes.is_empty() {
-                vnets.remove(&vnet);
+                self.vnets.remove(&vnet);
             }
         }
+    }
+
+    /// How many prefixes of the vnet have a route.
+    pub fn len(&self, vnet: Uuid) -> usize {
+        self.vnets.get(&vnet).map_or(0, OrdMap::len)
     }
 
     /// The route of exactly this prefix.

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Embedded, Objects, Store as _, Write};
+use super::{Embedded, Objects};
 use crate::model::account::Account;
 use crate::model::{HexId, Timestamp};
 use crate::scratch::Directory;
@@ -99,28 +99,4 @@ fn nothing_acknowledged_is_missing_after_kill_9_and_no_transaction_is_half_there
         assert_eq!(snapshot.revision, of_pair.len() as u64);
     }
     assert!(acknowledged.len() >= 25);
-}
-
-#[test]
-fn a_commit_on_an_old_revision_is_refused_and_the_watch_shows_the_newest() {
-    let directory = Directory::new();
-    let store = Embedded::open(&directory.0.join("store.redb")).unwrap();
-    let watch = store.watch();
-    let write = |value: &[u8]| Write {
-        key: "x/1".into(),
-        value: Some(value.to_vec()),
-    };
-    assert_eq!(store.commit(0, &[write(b"1")]).unwrap(), 1);
-    assert!(store.commit(0, &[write(b"2")]).is_err());
-    assert_eq!(store.commit(1, &[write(b"3")]).unwrap(), 2);
-    assert_eq!(*watch.borrow(), 2);
-    let mut seen = Vec::new();
-    let revision = store.load(&mut |key, value| {
-        seen.push((key.to_owned(), value.to_vec()));
-        Ok(())
-    });
-    assert_eq!(
-        (revision.unwrap(), seen),
-        (2, vec![("x/1".to_owned(), b"3".to_vec())])
-    );
 }

@@ -1,9 +1,9 @@
 //! The embedded store: one redb file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
-use tokio::sync::watch;
 
 use super::{Each, Store, StoreError, Write};
 
@@ -20,7 +20,6 @@ const SCHEMA: u64 = 1;
 #[derive(Debug)]
 pub struct Embedded {
     database: Database,
-    revision: watch::Sender<u64>,
 }
 
 impl Embedded {
@@ -31,7 +30,7 @@ impl Embedded {
     pub fn open(path: &Path) -> Result<Embedded, redb::Error> {
         let database = Database::create(path)?;
         let transaction = database.begin_write()?;
-        let revision = {
+        {
             transaction.open_table(OBJECTS)?;
             let mut meta = transaction.open_table(META)?;
             let schema = meta.get("schema")?.map(|value| value.value());
@@ -42,28 +41,29 @@ impl Embedded {
                 Some(SCHEMA) => {}
                 Some(_) => return Err(redb::Error::UpgradeRequired(u8::MAX)),
             }
-            meta.get("revision")?.map_or(0, |value| value.value())
-        };
+        }
         transaction.commit()?;
-        Ok(Embedded {
-            database,
-            revision: watch::Sender::new(revision),
-        })
+        Ok(Embedded { database })
     }
 
-    fn write(&self, after: u64, writes: &[Write]) -> Result<Result<u64, u64>, redb::Error> {
+    /// The revision that was found, when it is not `after`.
+    fn write(
+        &self,
+        after: u64,
+        to: u64,
+        writes: &[&Write],
+    ) -> Result<Result<(), u64>, redb::Error> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         // The allocator state goes with each commit: opening after a crash does not scan the file.
         transaction.set_quick_repair(true);
-        let revision = after + 1;
         {
             let mut meta = transaction.open_table(META)?;
             let found = meta.get("revision")?.map_or(0, |value| value.value());
             if found != after {
                 return Ok(Err(found));
             }
-            meta.insert("revision", revision)?;
+            meta.insert("revision", to)?;
             let mut objects = transaction.open_table(OBJECTS)?;
             for write in writes {
                 match &write.value {
@@ -73,7 +73,7 @@ impl Embedded {
             }
         }
         transaction.commit()?;
-        Ok(Ok(revision))
+        Ok(Ok(()))
     }
 }
 
@@ -90,24 +90,15 @@ impl Store for Embedded {
         Ok(revision.map_or(0, |value| value.value()))
     }
 
-    fn commit(&self, after: u64, writes: &[Write]) -> Result<u64, StoreError> {
-        match self.write(after, writes).map_err(failed)? {
-            Ok(revision) => {
-                self.revision.send_replace(revision);
-                Ok(revision)
-            }
-            Err(found) => Err(StoreError::Stale {
-                expected: after,
-                found,
-            }),
-        }
-    }
-
-    fn watch(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+    fn commit(&self, after: u64, to: u64, writes: &[&Write]) -> Result<(), StoreError> {
+        let done = self.write(after, to, writes).map_err(failed)?;
+        done.map_err(|found| StoreError::Stale {
+            expected: after,
+            found,
+        })
     }
 }
 
 fn failed(why: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Failed(Box::new(why))
+    StoreError::Failed(Arc::new(why))
 }

@@ -1,17 +1,26 @@
 //! Durable objects with revisions, and a snapshot of them in memory.
 //!
 //! In: transactions. Out: snapshots, a revision that grows with each durable transaction. State: the
-//! store on disk; the newest [`Snapshot`], replaced whole after each commit.
+//! store on disk; the newest [`Snapshot`], of which a copy is one count and a change a path of nodes, so
+//! that readers keep old ones and ask what changed since ([`Table::changes`]).
 
 #[cfg(test)]
 mod crash;
 mod embedded;
+mod indexes;
 mod objects;
 mod snapshot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 
 pub use embedded::Embedded;
+pub use indexes::{Indexes, Step};
 pub use objects::{Objects, Transaction, WriteError};
-pub use snapshot::{Indexes, Snapshot, Step, Table, Tabled};
+pub use snapshot::{Snapshot, Tabled};
+pub use table::{Change, Table};
 
 /// One change to one object, as the store sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +32,7 @@ pub struct Write {
 }
 
 /// Why the store did not do it. Nothing of the transaction is kept.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// Somebody else committed first: load again and retry.
@@ -36,7 +45,7 @@ pub enum StoreError {
     },
     /// The medium failed.
     #[error("the store failed")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// What is stored cannot be read by this version.
     #[error("object {key} in the store cannot be read: it was written by another version")]
     Unreadable {
@@ -44,7 +53,7 @@ pub enum StoreError {
         key: String,
         /// What is wrong with it.
         #[source]
-        source: Option<serde_json::Error>,
+        source: Option<Arc<serde_json::Error>>,
     },
 }
 
@@ -60,12 +69,10 @@ pub trait Store: Send + Sync {
     /// When the medium fails, or `each` does.
     fn load(&self, each: Each<'_>) -> Result<u64, StoreError>;
 
-    /// Applies all writes or none, on top of revision `after`; durable when it returns.
+    /// Applies all writes or none, in order, on top of revision `after`; durable when it returns, and
+    /// then the store is at revision `to`.
     ///
     /// # Errors
     /// When the store is at another revision, or the medium fails.
-    fn commit(&self, after: u64, writes: &[Write]) -> Result<u64, StoreError>;
-
-    /// The newest durable revision, as it changes.
-    fn watch(&self) -> tokio::sync::watch::Receiver<u64>;
+    fn commit(&self, after: u64, to: u64, writes: &[&Write]) -> Result<(), StoreError>;
 }

@@ -1,6 +1,7 @@
-//! Transactions: read a snapshot, write durably, then show the new snapshot.
+//! Transactions: each is validated on the newest state, becomes durable together with those that
+//! wait at the same time, and only then is shown and acknowledged.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -9,6 +10,9 @@ use super::snapshot::{Snapshot, Tabled};
 use super::{Store, StoreError, Write};
 use crate::model::counter::{Counter, Numbered};
 use crate::model::{Refusal, Timestamp};
+
+/// Writes that become durable together: some megabytes, a tenth of a second on a slow disk.
+const GROUP_WRITES_MAX: usize = 4096;
 
 /// Why a transaction was not done.
 #[derive(Debug, thiserror::Error)]
@@ -21,20 +25,46 @@ pub enum WriteError {
     Store(#[from] StoreError),
 }
 
-/// The store and the newest snapshot of it. One writer at a time, any number of readers.
+/// The store and the newest durable snapshot of it. Any number of readers and writers: transactions
+/// are validated one after the other, and while a group of them goes to the disk the next gathers.
 pub struct Objects {
     store: Box<dyn Store>,
+    /// The newest durable state.
     snapshot: ArcSwap<Snapshot>,
     revision: watch::Sender<u64>,
-    writer: Mutex<()>,
+    head: Mutex<Head>,
+    /// A group is durable, or failed.
+    settled: Condvar,
 }
+
+/// Where the next transaction begins.
+struct Head {
+    /// The durable state with every transaction on top that waits for the disk.
+    snapshot: Snapshot,
+    /// Transactions that no thread has taken to the disk yet, in order.
+    pending: Vec<Pending>,
+    /// Whether a thread is taking some to the disk.
+    is_committing: bool,
+}
+
+/// A validated transaction on its way to the disk.
+struct Pending {
+    /// The revision it was validated on.
+    base: u64,
+    writes: Vec<Write>,
+    /// The state with it.
+    after: Snapshot,
+    outcome: Outcome,
+}
+
+type Outcome = Arc<OnceLock<Result<(), StoreError>>>;
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let revision = self.snapshot().revision;
         f.debug_struct("Objects")
             .field("revision", &revision)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -49,13 +79,18 @@ impl Objects {
         snapshot.revision = revision;
         Ok(Objects {
             store,
+            head: Mutex::new(Head {
+                snapshot: snapshot.clone(),
+                pending: Vec::new(),
+                is_committing: false,
+            }),
             snapshot: ArcSwap::from_pointee(snapshot),
             revision: watch::Sender::new(revision),
-            writer: Mutex::new(()),
+            settled: Condvar::new(),
         })
     }
 
-    /// Everything that exists, at the newest revision.
+    /// Everything that exists, at the newest durable revision.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
@@ -65,7 +100,7 @@ impl Objects {
         self.revision.subscribe()
     }
 
-    /// Runs `change` on a copy of the newest snapshot and makes its writes durable, all or none.
+    /// Runs `change` on a copy of the newest state and makes its writes durable, all or none.
     /// Returns its result and the revision that has them. Blocks.
     ///
     /// # Errors
@@ -75,24 +110,122 @@ impl Objects {
         now: Timestamp,
         change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
     ) -> Result<(T, u64), WriteError> {
-        // A panic in a transaction leaves nothing half done: the copy is dropped.
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut head = self.head();
         let mut transaction = Transaction {
-            snapshot: (*self.snapshot()).clone(),
+            snapshot: head.snapshot.clone(),
             writes: Vec::new(),
             now,
         };
-        let base = transaction.snapshot.revision;
         let result = change(&mut transaction)?;
-        if transaction.writes.is_empty() {
-            return Ok((result, base));
+        let Transaction {
+            mut snapshot,
+            writes,
+            ..
+        } = transaction;
+        let base = snapshot.revision;
+        if !writes.is_empty() {
+            snapshot.revision += 1;
         }
-        let revision = self.store.commit(base, &transaction.writes)?;
-        transaction.snapshot.revision = revision;
-        self.snapshot.store(Arc::new(transaction.snapshot));
-        self.revision.send_replace(revision);
+        let revision = snapshot.revision;
+        let outcome = Outcome::default();
+        // One without writes waits as well: what it saw may not be durable yet.
+        head.snapshot = snapshot.clone();
+        head.pending.push(Pending {
+            base,
+            writes,
+            after: snapshot,
+            outcome: Arc::clone(&outcome),
+        });
+        self.settle(head, &outcome)?;
         Ok((result, revision))
     }
+
+    /// Waits until the outcome of a transaction is known; takes pending ones to the disk itself when
+    /// no other thread does.
+    fn settle<'a>(
+        &'a self,
+        mut head: MutexGuard<'a, Head>,
+        outcome: &Outcome,
+    ) -> Result<(), StoreError> {
+        loop {
+            if let Some(known) = outcome.get() {
+                return known.clone();
+            }
+            if head.is_committing {
+                head = self
+                    .settled
+                    .wait(head)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            head.is_committing = true;
+            let group = next_group(&mut head.pending);
+            drop(head);
+            let done = self.commit(&group);
+            head = self.head();
+            head.is_committing = false;
+            self.close(&mut head, group, &done);
+            self.settled.notify_all();
+        }
+    }
+
+    fn commit(&self, group: &[Pending]) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            return Ok(());
+        };
+        let (after, to) = (first.base, last.after.revision);
+        if to == after {
+            return Ok(());
+        }
+        let writes: Vec<&Write> = group.iter().flat_map(|one| &one.writes).collect();
+        self.store.commit(after, to, &writes)
+    }
+
+    /// Tells the transactions of a group what became of them. After a failure nothing that was
+    /// validated on top of them stands either.
+    fn close(&self, head: &mut Head, group: Vec<Pending>, done: &Result<(), StoreError>) {
+        let mut failed = Vec::new();
+        match done {
+            Ok(()) => {
+                if let Some(last) = group.last() {
+                    self.show(last.after.clone());
+                }
+            }
+            Err(_) => {
+                failed = std::mem::take(&mut head.pending);
+                head.snapshot = (*self.snapshot()).clone();
+            }
+        }
+        for one in group.into_iter().chain(failed) {
+            // Each has one outcome, set here only.
+            let _is_first = one.outcome.set(done.clone());
+        }
+    }
+
+    /// Shows a durable state, unless a newer one is shown.
+    fn show(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision;
+        if revision > self.snapshot.load().revision {
+            self.snapshot.store(Arc::new(snapshot));
+            self.revision.send_replace(revision);
+        }
+    }
+
+    fn head(&self) -> MutexGuard<'_, Head> {
+        // A panic in a transaction leaves nothing half done: its copy is dropped.
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The oldest pending transactions, at least one, at most [`GROUP_WRITES_MAX`] writes otherwise.
+fn next_group(pending: &mut Vec<Pending>) -> Vec<Pending> {
+    let mut sum = 0;
+    let fits = pending.iter().take_while(|one| {
+        sum += one.writes.len();
+        sum <= GROUP_WRITES_MAX
+    });
+    let count = fits.count().max(1).min(pending.len());
+    pending.drain(..count).collect()
 }
 
 /// A copy of everything, and the writes that made it differ.

@@ -1,9 +1,10 @@
 //! Everything that exists at one revision, for reading. A new resource is one line in `tables!`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::StoreError;
+use super::indexes::{self, Indexes, Step};
+use super::table::Table;
 use crate::model::account::Account;
 use crate::model::counter::Counter;
 use crate::model::record::Record;
@@ -14,29 +15,6 @@ use crate::model::tunnel::{Identity, Tunnel};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
 use crate::model::{HexId, Resource};
-use crate::rib::Rib;
-
-/// All objects of one kind. Clones share what did not change.
-#[derive(Clone, Debug)]
-pub struct Table<R: Resource>(Arc<BTreeMap<R::Id, Arc<R>>>);
-
-impl<R: Resource> Default for Table<R> {
-    fn default() -> Table<R> {
-        Table(Arc::default())
-    }
-}
-
-impl<R: Resource> Table<R> {
-    /// The object.
-    pub fn get(&self, id: &R::Id) -> Option<&Arc<R>> {
-        self.0.get(id)
-    }
-
-    /// Every object, in the order of their ids.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<R>> {
-        self.0.values()
-    }
-}
 
 /// A resource that has a table in the snapshot.
 pub trait Tabled: Resource {
@@ -46,26 +24,6 @@ pub trait Tabled: Resource {
     fn table_mut(snapshot: &mut Snapshot) -> &mut Table<Self>;
     /// Puts the object into the indexes, or takes it out.
     fn index(indexes: &mut Indexes, object: &Self, step: Step);
-}
-
-/// What happens to an object in the indexes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It comes.
-    Add,
-    /// It goes, or changes and comes back.
-    Remove,
-}
-
-/// What is looked up by something other than its id; follows from the tables.
-#[derive(Clone, Debug, Default)]
-pub struct Indexes {
-    /// Zones by name.
-    pub zones: Arc<BTreeMap<String, HexId>>,
-    /// Records by name.
-    pub names: Arc<BTreeMap<String, BTreeSet<HexId>>>,
-    /// Routes by vnet and prefix.
-    pub rib: Rib,
 }
 
 macro_rules! tables {
@@ -90,7 +48,7 @@ macro_rules! tables {
                 match key.split_once('/').map(|(kind, _)| kind) {
                     $(Some(<$resource>::KIND) => {
                         let object: $resource =
-                            serde_json::from_slice(value).map_err(|why| unreadable(Some(why)))?;
+                            serde_json::from_slice(value).map_err(|why| unreadable(Some(Arc::new(why))))?;
                         self.put(object);
                     })*
                     Some(_) | None => return Err(unreadable(None)),
@@ -117,42 +75,48 @@ macro_rules! tables {
 
 tables! {
     /// Accounts.
-    accounts: Account => unindexed,
+    accounts: Account => indexes::unindexed,
     /// Layer-4 apps.
-    apps: App => unindexed,
+    apps: App => indexes::app,
     /// Last numbers given.
-    counters: Counter => unindexed,
+    counters: Counter => indexes::unindexed,
     /// The edge's keys, per account.
-    identities: Identity => unindexed,
+    identities: Identity => indexes::unindexed,
     /// DNS records.
-    records: Record => index_record,
+    records: Record => indexes::record,
     /// Routes.
-    routes: Route => index_route,
+    routes: Route => indexes::route,
     /// API tokens.
-    tokens: Token => unindexed,
+    tokens: Token => indexes::unindexed,
     /// Tunnels.
-    tunnels: Tunnel => unindexed,
+    tunnels: Tunnel => indexes::tunnel,
     /// Virtual networks.
-    vnets: Vnet => unindexed,
+    vnets: Vnet => indexes::vnet,
     /// Zones.
-    zones: Zone => index_zone,
+    zones: Zone => indexes::zone,
 }
 
 impl Snapshot {
     /// The object exists, so.
     pub fn put<R: Tabled>(&mut self, object: R) {
-        let id = object.id();
-        self.delete::<R>(&id);
+        let object = Arc::new(object);
+        if let Some(old) = R::table_mut(self).insert(Arc::clone(&object)) {
+            R::index(&mut self.indexes, &old, Step::Remove);
+        }
         R::index(&mut self.indexes, &object, Step::Add);
-        Arc::make_mut(&mut R::table_mut(self).0).insert(id, Arc::new(object));
     }
 
     /// The object is gone; what it was.
     pub fn delete<R: Tabled>(&mut self, id: &R::Id) -> Option<Arc<R>> {
-        R::table(self).get(id)?;
-        let old = Arc::make_mut(&mut R::table_mut(self).0).remove(id)?;
+        let old = R::table_mut(self).remove(id)?;
         R::index(&mut self.indexes, &old, Step::Remove);
         Some(old)
+    }
+
+    /// The records of a zone, by name.
+    pub fn records_of(&self, zone: HexId) -> impl Iterator<Item = &Arc<Record>> {
+        let names = self.indexes.names.get(&zone).into_iter().flatten();
+        names.filter_map(|(_, id)| self.records.get(id))
     }
 
     /// The records of a name in a zone.
@@ -161,45 +125,42 @@ impl Snapshot {
         zone: HexId,
         name: &str,
     ) -> impl Iterator<Item = &'a Arc<Record>> + use<'a> {
-        let ids = self.indexes.names.get(name).into_iter().flatten();
-        ids.filter_map(|id| self.records.get(id))
-            .filter(move |record| record.zone_id == zone)
+        let name: Arc<str> = Arc::from(name);
+        let all = (Arc::clone(&name), HexId::MIN)..=(name, HexId::MAX);
+        let names = self.indexes.names.get(&zone);
+        let ids = names
+            .into_iter()
+            .flat_map(move |names| names.range(all.clone()));
+        ids.filter_map(|(_, id)| self.records.get(id))
+    }
+
+    /// The apps of a zone.
+    pub fn apps_of(&self, zone: HexId) -> impl Iterator<Item = &Arc<App>> {
+        let ids = self.indexes.apps.get(&zone).into_iter().flatten();
+        ids.filter_map(|id| self.apps.get(id))
+    }
+
+    /// The routes of an account, oldest first.
+    pub fn routes_of(&self, account: HexId) -> impl Iterator<Item = &Arc<Route>> {
+        let ids = self.indexes.account_routes.get(&account).into_iter();
+        ids.flatten().filter_map(|(_, id)| self.routes.get(id))
+    }
+
+    /// The routes that lead into a tunnel, by prefix.
+    pub fn routes_into(&self, tunnel: uuid::Uuid) -> impl Iterator<Item = &Arc<Route>> {
+        let ids = self.indexes.tunnel_routes.get(&tunnel).into_iter();
+        ids.flatten().filter_map(|(_, id)| self.routes.get(id))
+    }
+
+    /// The tunnels of a vnet.
+    pub fn tunnels_of(&self, vnet: uuid::Uuid) -> impl Iterator<Item = &Arc<Tunnel>> {
+        let ids = self.indexes.vnet_tunnels.get(&vnet).into_iter().flatten();
+        ids.filter_map(|id| self.tunnels.get(id))
     }
 
     /// The account's default vnet.
     pub fn default_vnet(&self, account: HexId) -> Option<&Arc<Vnet>> {
-        self.vnets
-            .iter()
-            .find(|vnet| vnet.account_id == account && vnet.is_default_network)
-    }
-}
-
-fn unindexed<R>(_: &mut Indexes, _: &R, _: Step) {}
-
-fn index_zone(indexes: &mut Indexes, zone: &Zone, step: Step) {
-    let zones = Arc::make_mut(&mut indexes.zones);
-    match step {
-        Step::Add => zones.insert(zone.name.clone(), zone.id),
-        Step::Remove => zones.remove(&zone.name),
-    };
-}
-
-fn index_record(indexes: &mut Indexes, record: &Record, step: Step) {
-    let names = Arc::make_mut(&mut indexes.names);
-    let ids = names.entry(record.name.clone()).or_default();
-    match step {
-        Step::Add => ids.insert(record.id),
-        Step::Remove => ids.remove(&record.id),
-    };
-    if ids.is_empty() {
-        names.remove(&record.name);
-    }
-}
-
-fn index_route(indexes: &mut Indexes, route: &Route, step: Step) {
-    let vnet = route.virtual_network_id;
-    match step {
-        Step::Add => indexes.rib.insert(vnet, route.network, route.id),
-        Step::Remove => indexes.rib.remove(vnet, &route.network),
+        let ids = self.indexes.default_vnets.get(&account)?;
+        self.vnets.get(ids.get_min()?)
     }
 }

@@ -123,6 +123,11 @@ impl Handle {
         self.programmer().spec().revision
     }
 
+    /// The delta from what the node is to what it shall be.
+    pub fn diff(&self, wanted: &Spec) -> Delta {
+        self.programmer().spec().diff(wanted)
+    }
+
     /// What the node is; [`Spec::diff`] from here to the desired state is the next delta.
     pub fn spec(&self) -> Spec {
         self.programmer().spec().clone()

@@ -45,11 +45,8 @@ async fn list(State(shared): State<Shared>, At(id): At<String>, params: Params) 
     let snapshot = shared.snapshot();
     let zone = context::zone(&snapshot, &id)?;
     let filter = filter::Filter::read(&params)?;
-    let wanted = snapshot
-        .records
-        .iter()
-        .filter(|record| record.zone_id == zone.id);
-    let mut found: Vec<Arc<Record>> = wanted.filter(|r| filter.is_wanted(r)).cloned().collect();
+    let own = snapshot.records_of(zone.id);
+    let mut found: Vec<Arc<Record>> = own.filter(|r| filter.is_wanted(r)).cloned().collect();
     filter.sort(&mut found);
     Ok(page(found, paging, |record| {
         show(&snapshot, &zone, &record)

@@ -25,6 +25,7 @@ use crate::model::counter::Numbered;
 use crate::model::route::Route;
 use crate::model::tunnel::{self, Draft, INVALID, Identity, MTU_DEFAULT, Tunnel, Wanted};
 use crate::model::{Fault, Fields, HexId, Refusal, Timestamp};
+use crate::program;
 use crate::store::{Snapshot, Transaction};
 
 /// Code of a tunnel that does not exist.
@@ -147,12 +148,8 @@ async fn delete(State(shared): State<Shared>, At((account, id)): At<(String, Str
             &tunnel,
             Some(transaction.now()),
         );
-        let routes: Vec<Uuid> = {
-            let all = transaction.snapshot().routes.iter();
-            all.filter(|route| route.tunnel_id == tunnel.id)
-                .map(|route| route.id)
-                .collect()
-        };
+        let routes = transaction.snapshot().routes_into(tunnel.id);
+        let routes: Vec<Uuid> = routes.map(|route| route.id).collect();
         for route in routes {
             transaction.delete::<Route>(&route);
         }
@@ -196,10 +193,7 @@ fn new(
         });
     }
     let number = transaction.number(Numbered::Tunnel, u32::MAX, |snapshot, number| {
-        snapshot
-            .tunnels
-            .iter()
-            .any(|tunnel| tunnel.number.0 == number)
+        snapshot.indexes.tunnels.contains_key(&TunnelId(number))
     });
     let number =
         number.ok_or_else(|| Refusal::conflict(TAKEN, "All tunnel numbers are in use."))?;
@@ -257,7 +251,8 @@ fn put(
         .unwrap_or(tunnel.persistent_keepalive);
     check(transaction.snapshot(), &tunnel)?;
     transaction.put(tunnel.clone());
-    coverage::check_allowed(transaction.snapshot(), &tunnel)
+    let allowed = program::allowed(transaction.snapshot(), &tunnel);
+    coverage::check_allowed(transaction.snapshot(), &tunnel, &allowed)
         .map_err(|why| Refusal::conflict(TAKEN, why).at("allowed_prefixes"))?;
     Ok((tunnel, made))
 }

@@ -1,0 +1,291 @@
+//! What a node must change from one snapshot to a later one: costs what changed, not what exists.
+
+use std::collections::BTreeSet;
+
+use dataplane::id::{TunnelId, VnetId};
+use dataplane::program::{Change, Delta, Key, RouteKey};
+
+use super::build;
+use crate::store::Snapshot;
+
+/// What a change of the stored objects may touch of what a node has.
+#[derive(Debug, Default)]
+struct Touched {
+    vnets: BTreeSet<VnetId>,
+    tunnels: BTreeSet<TunnelId>,
+    routes: BTreeSet<RouteKey>,
+}
+
+/// The changes that turn the node's state at `old` into that at `new`, in the order of
+/// [`dataplane::program::Spec::diff`]. Objects named in `again` are among them even when they did not
+/// change: those that the node refused.
+pub fn delta(old: &Snapshot, new: &Snapshot, again: impl IntoIterator<Item = Key>) -> Delta {
+    let touched = touched(old, new);
+    let again: BTreeSet<Key> = again.into_iter().collect();
+    let mut all = touched;
+    for key in &again {
+        match key {
+            Key::Vnet(id) => _ = all.vnets.insert(*id),
+            Key::Tunnel(id) => _ = all.tunnels.insert(*id),
+            Key::Route(key) => _ = all.routes.insert(*key),
+        }
+    }
+    let mut gone = Vec::new();
+    let mut put = Vec::new();
+    for id in all.vnets {
+        let (was, is) = (build::vnet(old, id), build::vnet(new, id));
+        match is {
+            Some(vnet) if was.as_ref() != Some(&vnet) || again.contains(&Key::Vnet(id)) => {
+                put.push(Change::PutVnet(id, vnet));
+            }
+            None if was.is_some() => gone.push(Change::DeleteVnet(id)),
+            Some(_) | None => {}
+        }
+    }
+    for id in all.tunnels {
+        let (was, is) = (build::tunnel(old, id), build::tunnel(new, id));
+        match is {
+            Some(tunnel) if was.as_ref() != Some(&tunnel) || again.contains(&Key::Tunnel(id)) => {
+                put.push(Change::PutTunnel(id, tunnel));
+            }
+            None if was.is_some() => gone.push(Change::DeleteTunnel(id)),
+            Some(_) | None => {}
+        }
+    }
+    for key in all.routes {
+        let (was, is) = (build::route(old, key), build::route(new, key));
+        match is {
+            Some(route) if was.as_ref() != Some(&route) || again.contains(&Key::Route(key)) => {
+                put.push(Change::PutRoute(key, route));
+            }
+            None if was.is_some() => gone.push(Change::DeleteRoute(key)),
+            Some(_) | None => {}
+        }
+    }
+    // What goes, goes in the reverse order: routes, tunnels, vnets.
+    gone.reverse();
+    gone.append(&mut put);
+    Delta {
+        revision: new.revision,
+        changes: gone,
+    }
+}
+
+/// One paragraph for each table that a node is told of. Naming too much costs a comparison, naming
+/// too little a wrong node until the next full one.
+fn touched(old: &Snapshot, new: &Snapshot) -> Touched {
+    let mut touched = Touched::default();
+    for vnet in old.vnets.changes(&new.vnets).flat_map(|c| c.both()) {
+        touched.vnets.insert(vnet.number);
+    }
+    for change in old.routes.changes(&new.routes) {
+        for (snapshot, route) in [(old, change.old), (new, change.new)] {
+            let Some(route) = route else {
+                continue;
+            };
+            touched.routes.extend(build::key(snapshot, route));
+            // Its routes are what a tunnel allows.
+            let tunnel = snapshot.tunnels.get(&route.tunnel_id);
+            touched.tunnels.extend(tunnel.map(|tunnel| tunnel.number));
+        }
+    }
+    for change in old.tunnels.changes(&new.tunnels) {
+        for (snapshot, tunnel) in [(old, change.old), (new, change.new)] {
+            let Some(tunnel) = tunnel else {
+                continue;
+            };
+            touched.tunnels.insert(tunnel.number);
+            let vnet = snapshot.vnets.get(&tunnel.virtual_network_id);
+            touched.vnets.extend(vnet.map(|vnet| vnet.number));
+            // Only a tunnel that comes or goes changes what its routes lead to.
+            if change.old.map(|old| old.number) != change.new.map(|new| new.number) {
+                let routes = snapshot.routes_into(tunnel.id);
+                let keys = routes.filter_map(|route| build::key(snapshot, route));
+                touched.routes.extend(keys);
+            }
+        }
+    }
+    let identities = old.identities.changes(&new.identities);
+    let accounts: BTreeSet<_> = identities
+        .flat_map(|change| change.both())
+        .map(|identity| identity.account_id)
+        .collect();
+    if !accounts.is_empty() {
+        let tunnels = new.tunnels.iter();
+        let theirs = tunnels.filter(|tunnel| accounts.contains(&tunnel.account_id));
+        touched.tunnels.extend(theirs.map(|tunnel| tunnel.number));
+    }
+    touched
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use dataplane::program::Spec;
+    use dataplane::tunnel::wireguard::{PrivateKey, PublicKey};
+    use ipnet::Ipv4Net;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::route::Route;
+    use crate::model::tunnel::{Identity, Tunnel};
+    use crate::model::vnet::Vnet;
+    use crate::model::{HexId, Timestamp};
+
+    /// One step of a history: which object, and what becomes of it.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Vnet(u8, u8),
+        Tunnel(u8, u8),
+        DeleteTunnel(u8),
+        Route(u8, u8),
+        DeleteRoute(u8),
+        Identity(u8),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            (0..4_u8, any::<u8>()).prop_map(|(n, v)| Act::Vnet(n, v % 3)),
+            (0..6_u8, any::<u8>()).prop_map(|(n, v)| Act::Tunnel(n, v % 4)),
+            (0..6_u8).prop_map(Act::DeleteTunnel),
+            (0..20_u8, 0..6_u8).prop_map(|(n, t)| Act::Route(n, t)),
+            (0..20_u8).prop_map(Act::DeleteRoute),
+            (0..3_u8).prop_map(Act::Identity),
+        ]
+    }
+
+    /// Does it as the API would: what an object needs is there before, and goes after.
+    fn perform(snapshot: &mut Snapshot, act: Act) {
+        let id = |number: u8| Uuid::from_u128(u128::from(number) + 1);
+        let now = Timestamp::new(time::OffsetDateTime::UNIX_EPOCH);
+        match act {
+            Act::Vnet(n, value) => snapshot.put(Vnet {
+                id: id(n),
+                account_id: HexId::MIN,
+                number: VnetId(u16::from(n) + 1),
+                name: value.to_string(),
+                comment: String::new(),
+                is_default_network: false,
+                created_at: now,
+            }),
+            Act::Tunnel(n, value) => {
+                // A tunnel stays in its vnet.
+                if snapshot.vnets.get(&id(n % 4)).is_none() || snapshot.identities.is_empty() {
+                    return;
+                }
+                let allowed = "192.0.2.0/24".parse().unwrap();
+                snapshot.put(Tunnel {
+                    id: id(n),
+                    account_id: HexId::MIN,
+                    number: TunnelId(u32::from(n) + 1),
+                    name: value.to_string(),
+                    virtual_network_id: id(n % 4),
+                    peer_public_key: PublicKey([n; 32]),
+                    preshared_key: None,
+                    endpoint: None,
+                    allowed_prefixes: (value == 3).then_some(allowed).into_iter().collect(),
+                    mtu: 1420,
+                    persistent_keepalive: 0,
+                    created_at: now,
+                });
+            }
+            Act::DeleteTunnel(n) => {
+                let routes: Vec<Uuid> = snapshot.routes_into(id(n)).map(|r| r.id).collect();
+                for route in routes {
+                    snapshot.delete::<Route>(&route);
+                }
+                snapshot.delete::<Tunnel>(&id(n));
+            }
+            Act::Route(n, tunnel) => {
+                let Some(tunnel) = snapshot.tunnels.get(&id(tunnel)).cloned() else {
+                    return;
+                };
+                let network = Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap().into();
+                let vnet = tunnel.virtual_network_id;
+                let taken = snapshot.indexes.rib.exact(vnet, &network);
+                if taken.is_some_and(|taken| taken != id(n)) {
+                    return;
+                }
+                snapshot.put(Route {
+                    id: id(n),
+                    account_id: HexId::MIN,
+                    network,
+                    tunnel_id: tunnel.id,
+                    virtual_network_id: vnet,
+                    comment: String::new(),
+                    created_at: now,
+                });
+            }
+            Act::DeleteRoute(n) => _ = snapshot.delete::<Route>(&id(n)),
+            Act::Identity(value) => snapshot.put(Identity {
+                account_id: HexId::MIN,
+                private_key: PrivateKey([value; 32]),
+            }),
+        }
+    }
+
+    /// What a node that refuses nothing would have afterwards.
+    fn apply(spec: &mut Spec, delta: Delta) {
+        spec.revision = delta.revision;
+        for change in delta.changes {
+            match change {
+                Change::PutVnet(id, vnet) => _ = spec.vnets.insert(id, vnet),
+                Change::DeleteVnet(id) => _ = spec.vnets.remove(&id),
+                Change::PutTunnel(id, tunnel) => _ = spec.tunnels.insert(id, tunnel),
+                Change::DeleteTunnel(id) => _ = spec.tunnels.remove(&id),
+                Change::PutRoute(key, route) => _ = spec.routes.insert(key, route),
+                Change::DeleteRoute(key) => _ = spec.routes.remove(&key),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn deltas_lead_to_the_state_that_is_compiled_whole_by_the_changes_of_a_comparison(
+            history in prop::collection::vec(prop::collection::vec(act(), 1..8), 1..12),
+        ) {
+            let mut snapshot = Snapshot::default();
+            perform(&mut snapshot, Act::Identity(0));
+            let mut spec = build::spec(&snapshot);
+            for acts in history {
+                let old = snapshot.clone();
+                acts.into_iter().for_each(|act| perform(&mut snapshot, act));
+                snapshot.revision += 1;
+                let delta = delta(&old, &snapshot, []);
+                let whole = build::spec(&snapshot);
+                let as_set = |delta: &Delta| -> BTreeSet<String> {
+                    delta.changes.iter().map(|change| format!("{change:?}")).collect()
+                };
+                prop_assert_eq!(as_set(&delta), as_set(&spec.diff(&whole)));
+                apply(&mut spec, delta);
+                prop_assert_eq!(&spec, &whole);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_refused_is_put_again_and_what_is_gone_is_not() {
+        let mut snapshot = Snapshot::default();
+        let acts = [
+            Act::Identity(0),
+            Act::Vnet(0, 0),
+            Act::Tunnel(0, 0),
+            Act::Route(0, 0),
+        ];
+        acts.into_iter().for_each(|act| perform(&mut snapshot, act));
+        let key = *build::spec(&snapshot).routes.keys().next().unwrap();
+        let again = [
+            Key::Route(key),
+            Key::Tunnel(TunnelId(1)),
+            Key::Tunnel(TunnelId(9)),
+        ];
+        let keys: Vec<Key> = delta(&snapshot, &snapshot, again)
+            .changes
+            .iter()
+            .map(Change::key)
+            .collect();
+        assert_eq!(keys, [Key::Tunnel(TunnelId(1)), Key::Route(key)]);
+    }
+}

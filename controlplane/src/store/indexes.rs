@@ -1,0 +1,124 @@
+//! Look-ups by something other than an id. They follow from the tables and are never stored.
+
+use std::sync::Arc;
+
+use dataplane::id::{TunnelId, VnetId};
+use imbl::{OrdMap, OrdSet};
+use ipnet::IpNet;
+use uuid::Uuid;
+
+use crate::model::record::Record;
+use crate::model::route::Route;
+use crate::model::spectrum::App;
+use crate::model::tunnel::Tunnel;
+use crate::model::vnet::Vnet;
+use crate::model::zone::Zone;
+use crate::model::{HexId, Timestamp};
+use crate::rib::Rib;
+
+/// What happens to an object in the indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It comes.
+    Add,
+    /// It goes, or changes and comes back.
+    Remove,
+}
+
+/// What is looked up by something other than its id; follows from the tables. Clones share what did
+/// not change.
+#[derive(Clone, Debug, Default)]
+pub struct Indexes {
+    /// Zones by name.
+    pub zones: OrdMap<String, HexId>,
+    /// The records of each zone, by name.
+    pub names: OrdMap<HexId, OrdSet<(Arc<str>, HexId)>>,
+    /// The apps of each zone.
+    pub apps: OrdMap<HexId, OrdSet<HexId>>,
+    /// Routes by vnet and prefix.
+    pub rib: Rib,
+    /// The routes of each tunnel, by prefix.
+    pub tunnel_routes: OrdMap<Uuid, OrdSet<(IpNet, Uuid)>>,
+    /// The routes of each account, oldest first.
+    pub account_routes: OrdMap<HexId, OrdSet<(Timestamp, Uuid)>>,
+    /// The tunnels of each vnet.
+    pub vnet_tunnels: OrdMap<Uuid, OrdSet<Uuid>>,
+    /// Tunnels by the number that nodes call them.
+    pub tunnels: OrdMap<TunnelId, Uuid>,
+    /// Vnets by the number that nodes call them.
+    pub vnets: OrdMap<VnetId, Uuid>,
+    /// The default vnet of each account.
+    pub default_vnets: OrdMap<HexId, OrdSet<Uuid>>,
+}
+
+pub(super) fn unindexed<R>(_: &mut Indexes, _: &R, _: Step) {}
+
+pub(super) fn zone(indexes: &mut Indexes, zone: &Zone, step: Step) {
+    match step {
+        Step::Add => indexes.zones.insert(zone.name.clone(), zone.id),
+        Step::Remove => indexes.zones.remove(&zone.name),
+    };
+}
+
+pub(super) fn record(indexes: &mut Indexes, record: &Record, step: Step) {
+    let entry = (Arc::from(record.name.as_str()), record.id);
+    member(&mut indexes.names, record.zone_id, entry, step);
+}
+
+pub(super) fn app(indexes: &mut Indexes, app: &App, step: Step) {
+    member(&mut indexes.apps, app.zone_id, app.id, step);
+}
+
+pub(super) fn route(indexes: &mut Indexes, route: &Route, step: Step) {
+    let vnet = route.virtual_network_id;
+    match step {
+        Step::Add => indexes.rib.insert(vnet, route.network, route.id),
+        Step::Remove => indexes.rib.remove(vnet, &route.network),
+    }
+    let by_prefix = (route.network, route.id);
+    member(&mut indexes.tunnel_routes, route.tunnel_id, by_prefix, step);
+    let by_age = (route.created_at, route.id);
+    member(&mut indexes.account_routes, route.account_id, by_age, step);
+}
+
+pub(super) fn tunnel(indexes: &mut Indexes, tunnel: &Tunnel, step: Step) {
+    let vnet = tunnel.virtual_network_id;
+    member(&mut indexes.vnet_tunnels, vnet, tunnel.id, step);
+    match step {
+        Step::Add => indexes.tunnels.insert(tunnel.number, tunnel.id),
+        Step::Remove => indexes.tunnels.remove(&tunnel.number),
+    };
+}
+
+pub(super) fn vnet(indexes: &mut Indexes, vnet: &Vnet, step: Step) {
+    match step {
+        Step::Add => indexes.vnets.insert(vnet.number, vnet.id),
+        Step::Remove => indexes.vnets.remove(&vnet.number),
+    };
+    if vnet.is_default_network {
+        member(&mut indexes.default_vnets, vnet.account_id, vnet.id, step);
+    }
+}
+
+/// Puts a member into the set of `of`, or takes it out; a set that is empty is not kept.
+fn member<K: Ord + Clone, V: Ord + Clone>(
+    sets: &mut OrdMap<K, OrdSet<V>>,
+    of: K,
+    member: V,
+    step: Step,
+) {
+    match step {
+        Step::Add => {
+            sets.entry(of).or_default().insert(member);
+        }
+        Step::Remove => {
+            let Some(set) = sets.get_mut(&of) else {
+                return;
+            };
+            set.remove(&member);
+            if set.is_empty() {
+                sets.remove(&of);
+            }
+        }
+    }
+}
