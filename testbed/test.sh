@@ -42,6 +42,9 @@ fi
 step "models of the lock-free tables"
 "$TESTBED/models.sh"
 
+step "official clients"
+PORTCULLIS_BIN=$BIN "$TESTBED/conformance.sh"
+
 [ "$WORLD" = yes ] || { step "done, without the world" && exit 0; }
 step "tests in namespaces"
 require_root

@@ -1,0 +1,88 @@
+#!/bin/bash
+# The clients that people own, pointed at our API: drives every resource with the official Python and TypeScript libraries.
+# Needs no root, no namespaces and no device: a control plane alone on loopback, ended when the clients are done.
+#   conformance.sh [FILTER]   only the checks whose name contains FILTER
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+CHECKS=$TESTBED/conformance
+PLACE=$RUN/conformance
+FILTER=${1:-}
+
+main() {
+  need node nodejs
+  need npm npm
+  need python3 python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || NEEDED+=(python3-venv)
+  install_needed
+  build
+  mkdir -p "$PLACE" "$LOGS"
+  install_clients
+  trap end_control EXIT
+  start_control
+  export API_URL ACCOUNT_ID API_TOKEN FILTER EDGE_ADDRESS PORTCULLIS_BIN=$BIN
+  # A check ends in milliseconds; the bound is for a server that does not answer.
+  timeout 300 "$PLACE/python/bin/python" "$CHECKS/run.py"
+  timeout 300 node "$CHECKS/run.mjs" "$PLACE/node"
+  look_for_secrets
+}
+
+# Both are installed once and again when what is wanted changes.
+install_clients() {
+  if ! cmp -s "$CHECKS/requirements.txt" "$PLACE/python/requirements.txt"; then
+    say "installing the Python client"
+    rm -rf "$PLACE/python"
+    python3 -m venv "$PLACE/python" &&
+      "$PLACE/python/bin/pip" install -q --disable-pip-version-check -r "$CHECKS/requirements.txt" \
+        >"$LOGS/pip.log" 2>&1 || die "pip failed: see $LOGS/pip.log"
+    cp "$CHECKS/requirements.txt" "$PLACE/python/"
+  fi
+  if ! cmp -s "$CHECKS/package-lock.json" "$PLACE/node/package-lock.json" || [ ! -d "$PLACE/node/node_modules" ]; then
+    say "installing the TypeScript client"
+    rm -rf "$PLACE/node"
+    mkdir -p "$PLACE/node"
+    cp "$CHECKS"/package*.json "$PLACE/node/"
+    (cd "$PLACE/node" && npm ci --silent --no-audit --no-fund --ignore-scripts) >"$LOGS/npm.log" 2>&1 ||
+      die "npm failed: see $LOGS/npm.log"
+  fi
+}
+
+# A new data directory each time: the first start, with its token, is part of what is tried.
+start_control() {
+  local port
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  API_URL=http://127.0.0.1:$port
+  EDGE_ADDRESS=203.0.113.1
+  rm -rf "$PLACE/data"
+  cat >"$PLACE/edge.toml" <<TOML
+data_dir = "$PLACE/data"
+api_listen = "127.0.0.1:$port"
+[proxy]
+edge_addresses = ["$EDGE_ADDRESS"]
+TOML
+  "$BIN" control --config "$PLACE/edge.toml" >"$LOGS/conformance.log" 2>&1 </dev/null &
+  CONTROL=$!
+  wait_for 20 "the control plane to answer" control_answers ||
+    die "the control plane does not serve: see $LOGS/conformance.log"
+  API_TOKEN=$(cat "$PLACE/data/token")
+  ACCOUNT_ID=$(curl -sS -m 10 -H "Authorization: Bearer $API_TOKEN" "$API_URL/client/v4/accounts" |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["result"][0]["id"])')
+}
+
+control_answers() { curl -s -o /dev/null -m 1 "$API_URL/client/v4/accounts"; }
+
+end_control() {
+  [ -n "${CONTROL:-}" ] || return 0
+  kill "$CONTROL" 2>/dev/null || true
+  wait "$CONTROL" 2>/dev/null || true
+  CONTROL=
+}
+
+# No secret that the checks gave or got (they list them in the file) is in the log.
+look_for_secrets() {
+  [ -s "$PLACE/secrets" ] || return 0
+  if grep -Ff "$PLACE/secrets" "$LOGS/conformance.log" >/dev/null; then
+    die "a secret is in $LOGS/conformance.log"
+  fi
+}
+
+main
