@@ -50,7 +50,7 @@ impl What {
     /// What a person reads first comes first.
     fn columns(self) -> &'static [&'static str] {
         match self {
-            What::Fib => &["vnet", "vnet_name", "prefix", "nexthop"],
+            What::Fib => &["vnet", "vnet_name", "prefix", "nexthop", "chosen"],
             What::Return => &["prefix", "vnet", "node", "worker"],
             What::Tunnels => &[
                 "id",

@@ -95,6 +95,8 @@ fn spec(config: &config::Site) -> anyhow::Result<Spec> {
         name: "edge".into(),
         mtu: config.router.mtu,
         allowed: far.clone(),
+        interface: Vec::new(),
+        health: None,
         kind: tunnel::Config::WireGuard(wireguard),
     };
     let mut spec = Spec {
@@ -115,6 +117,8 @@ fn spec(config: &config::Site) -> anyhow::Result<Spec> {
             name: device.clone(),
             mtu: config.router.mtu,
             allowed: direct.prefixes.clone(),
+            interface: Vec::new(),
+            health: None,
             kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
         };
         spec.tunnels.insert(id, tunnel);

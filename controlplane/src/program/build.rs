@@ -67,6 +67,8 @@ pub(super) fn tunnel(snapshot: &Snapshot, id: TunnelId) -> Option<Tunnel> {
         name: tunnel.name.clone(),
         mtu: tunnel.mtu,
         allowed: allowed(snapshot, tunnel),
+        interface: Vec::new(),
+        health: None,
         kind,
     })
 }

@@ -46,7 +46,7 @@ pub fn delta(old: &Snapshot, new: &Snapshot, again: impl IntoIterator<Item = Key
         let (was, is) = (build::tunnel(old, id), build::tunnel(new, id));
         match is {
             Some(tunnel) if was.as_ref() != Some(&tunnel) || again.contains(&Key::Tunnel(id)) => {
-                put.push(Change::PutTunnel(id, tunnel));
+                put.push(Change::PutTunnel(id, Box::new(tunnel)));
             }
             None if was.is_some() => gone.push(Change::DeleteTunnel(id)),
             Some(_) | None => {}
@@ -233,7 +233,7 @@ mod tests {
             match change {
                 Change::PutVnet(id, vnet) => _ = spec.vnets.insert(id, vnet),
                 Change::DeleteVnet(id) => _ = spec.vnets.remove(&id),
-                Change::PutTunnel(id, tunnel) => _ = spec.tunnels.insert(id, tunnel),
+                Change::PutTunnel(id, tunnel) => _ = spec.tunnels.insert(id, *tunnel),
                 Change::DeleteTunnel(id) => _ = spec.tunnels.remove(&id),
                 Change::PutRoute(key, route) => _ = spec.routes.insert(key, route),
                 Change::DeleteRoute(key) => _ = spec.routes.remove(&key),

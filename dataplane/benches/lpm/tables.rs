@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dataplane::fib::return_table::{Owner, Writer};
-use dataplane::fib::{Nexthop, Nexthops, Weighted, pin, routes};
+use dataplane::fib::{Candidate, Candidates, Nexthop, pin, routes};
 use dataplane::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use dataplane::source::{Leases, Slice, Sources};
 use ipnet::{IpNet, Ipv4Net};
@@ -29,11 +29,8 @@ pub(crate) fn routes<A: Address>(
         let tunnel = |id: u32| Nexthop::Tunnel(TunnelId(id % TUNNELS));
         // One in eight leads to two tunnels.
         let nexthops = if n % 8 == 0 {
-            let members = [n / 8, n / 8 + 1].map(|id| Weighted {
-                nexthop: tunnel(id),
-                weight: 1,
-            });
-            Nexthops::new(members.to_vec()).expect("two different tunnels")
+            let members = [n / 8, n / 8 + 1].map(|id| Candidate::from(tunnel(id)));
+            Candidates::new(members.to_vec()).expect("two different tunnels")
         } else {
             tunnel(n / 8).into()
         };

@@ -6,6 +6,9 @@
 //! whatever node; a member that goes leaves its buckets to the others and nobody else's move; one
 //! that comes takes its share from all.
 //!
+//! Members are all candidates of the routes that lead to the group, those who have buckets only the
+//! best of them: what comes back by another is still known to come from where the route leads.
+//!
 //! A change of members is one store per bucket, however many routes lead to the group. Orderings: a
 //! group is filled before the leaf that names it is stored with Release, and a reader's Acquire load
 //! of the leaf pairs with it; each later store into a bucket is complete in itself.
@@ -13,7 +16,7 @@
 use super::arena::Arena;
 use super::atomic::{AtomicU32, Ordering};
 use super::lpm::Value;
-use super::nexthop::{NEXTHOPS_MAX, Nexthop, Nexthops};
+use super::nexthop::{CANDIDATES_MAX, Candidate, Candidates, Nexthop};
 use super::publish::Guard;
 
 /// Buckets of a group of several next hops. Drawn from a permutation per member, the share of one
@@ -25,7 +28,7 @@ const SINGLES_FIRST: u32 = 16;
 /// Groups of several, for a start: 1152 bytes each, at most 4095, 4.5 MiB.
 const MANY_FIRST: u32 = 1;
 /// Words of a group of several: its buckets, then its members twice, see [`Groups::write`].
-const MANY_WORDS: usize = BUCKETS + 2 * NEXTHOPS_MAX;
+const MANY_WORDS: usize = BUCKETS + 2 * CANDIDATES_MAX;
 /// Set in the number of a group of several.
 const MANY: u32 = 1 << 29;
 /// The word of no member.
@@ -81,9 +84,9 @@ impl Groups {
         }
     }
 
-    /// Makes a group; `None` when there is no room.
-    pub(super) fn make(&self, nexthops: &Nexthops) -> Option<GroupId> {
-        let id = if nexthops.single().is_some() {
+    /// Makes a group, of whose candidates these are chosen; `None` when there is no room.
+    pub(super) fn make(&self, candidates: &Candidates, chosen: &[Candidate]) -> Option<GroupId> {
+        let id = if candidates.single().is_some() {
             self.singles
                 .has_room(1)
                 .then(|| GroupId(self.singles.take() + 1))?
@@ -92,30 +95,37 @@ impl Groups {
                 .has_room(1)
                 .then(|| GroupId((self.many.take() + 1) | MANY))?
         };
-        self.write(id, nexthops);
+        self.write(id, candidates, chosen);
         Some(id)
     }
 
     /// Gives a group other members, for all routes that lead to it. Several need room for several.
-    pub(super) fn write(&self, id: GroupId, nexthops: &Nexthops) {
+    pub(super) fn write(&self, id: GroupId, candidates: &Candidates, chosen: &[Candidate]) {
         if !id.is_many() {
-            let nexthop = nexthops.single().expect("a group of one gets one");
+            let nexthop = candidates.single().expect("a group of one gets one");
             let word = &self.singles.block(id.block())[0];
             word.store(nexthop.to_word(), Ordering::Release);
             return;
         }
         let (buckets, members) = self.many.block(id.block()).split_at(BUCKETS);
-        let (before, after) = members.split_at(NEXTHOPS_MAX);
+        let (before, after) = members.split_at(CANDIDATES_MAX);
         // Whoever has a bucket is a member at any moment: the new ones come, the buckets change,
         // the old ones go.
-        let words: Vec<_> = nexthops
+        let words: Vec<_> = candidates
             .iter()
             .map(|member| member.nexthop.to_word())
             .collect();
         fill(after, &words);
-        fill(buckets, &layout(nexthops));
+        fill(buckets, &layout(chosen));
         fill(before, &words);
         fill(after, &[]);
+    }
+
+    /// Gives the buckets of a group to others of its members, for all routes that lead to it.
+    pub(super) fn choose(&self, id: GroupId, chosen: &[Candidate]) {
+        if id.is_many() {
+            fill(&self.many.block(id.block())[..BUCKETS], &layout(chosen));
+        }
     }
 
     /// Gives a group's place back when no reader can see it any more.
@@ -176,9 +186,9 @@ fn bucket(flow: u32) -> usize {
 }
 
 /// Who has which bucket.
-fn layout(nexthops: &Nexthops) -> [u32; BUCKETS] {
+fn layout(chosen: &[Candidate]) -> [u32; BUCKETS] {
     let mut best = [(f64::NEG_INFINITY, 0, NOBODY); BUCKETS];
-    for member in nexthops.iter() {
+    for member in chosen {
         let word = member.nexthop.to_word();
         // Each member draws every rank once: shares come out closer than by independent draws.
         let mut order: Vec<_> = (0..BUCKETS)
@@ -213,15 +223,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fib::{Weighted, pin};
+    use crate::fib::pin;
     use crate::id::TunnelId;
 
-    fn nexthops(members: impl IntoIterator<Item = (u32, u8)>) -> Nexthops {
-        let members = members.into_iter().map(|(id, weight)| Weighted {
+    fn candidates(members: impl IntoIterator<Item = (u32, u8)>) -> Candidates {
+        let members = members.into_iter().map(|(id, weight)| Candidate {
             nexthop: Nexthop::Tunnel(TunnelId(id)),
+            priority: 0,
             weight,
         });
-        Nexthops::new(members.collect()).unwrap()
+        Candidates::new(members.collect()).unwrap()
+    }
+
+    fn all(candidates: &Candidates) -> Vec<Candidate> {
+        candidates.chosen(|_| 0)
     }
 
     /// The next hop of one flow per bucket.
@@ -244,11 +259,11 @@ mod tests {
     proptest! {
         #[test]
         fn members_get_their_share_of_the_flows(
-            members in btree_map(0_u32..100_000, 1_u8..=8, 2..=NEXTHOPS_MAX),
+            members in btree_map(0_u32..100_000, 1_u8..=8, 2..=CANDIDATES_MAX),
         ) {
-            let members = nexthops(members);
+            let members = candidates(members);
             let groups = Groups::new();
-            let id = groups.make(&members).unwrap();
+            let id = groups.make(&members, &all(&members)).unwrap();
             let flows = flows(&groups, id);
             let sum: f64 = members.iter().map(|member| f64::from(member.weight)).sum();
             for member in members.iter() {
@@ -264,15 +279,15 @@ mod tests {
 
         #[test]
         fn only_flows_of_a_member_that_goes_or_comes_move(
-            members in btree_map(0_u32..100_000, 1_u8..=8, 3..=NEXTHOPS_MAX), pick: usize,
+            members in btree_map(0_u32..100_000, 1_u8..=8, 3..=CANDIDATES_MAX), pick: usize,
         ) {
-            let all = nexthops(members);
-            let gone = all.iter().nth(pick % all.iter().count()).unwrap().nexthop;
-            let rest = all.without(gone).unwrap();
+            let both = candidates(members);
+            let gone = both.iter().nth(pick % both.iter().count()).unwrap().nexthop;
+            let rest = both.without(gone).unwrap();
             let groups = Groups::new();
-            let id = groups.make(&all).unwrap();
+            let id = groups.make(&both, &all(&both)).unwrap();
             let before = flows(&groups, id);
-            groups.write(id, &rest);
+            groups.write(id, &rest, &all(&rest));
             let after = flows(&groups, id);
             for (old, new) in before.iter().zip(&after) {
                 prop_assert_ne!(*new, gone);
@@ -280,8 +295,14 @@ mod tests {
             }
             prop_assert!(!groups.get(id, &pin()).contains(gone));
             // Another group of the same members, on whatever node, sends the flows the same way.
-            prop_assert_eq!(&flows(&groups, groups.make(&rest).unwrap()), &after);
-            groups.write(id, &all);
+            prop_assert_eq!(&flows(&groups, groups.make(&rest, &all(&rest)).unwrap()), &after);
+            groups.write(id, &both, &all(&both));
+            prop_assert_eq!(&flows(&groups, id), &before);
+            // One that only stops being chosen moves the same flows, and stays a member.
+            groups.choose(id, &all(&rest));
+            prop_assert_eq!(&flows(&groups, id), &after);
+            prop_assert!(groups.get(id, &pin()).contains(gone));
+            groups.choose(id, &all(&both));
             prop_assert_eq!(flows(&groups, id), before);
         }
     }
@@ -290,9 +311,8 @@ mod tests {
     fn two_equals_share_evenly_over_many_pairs() {
         let groups = Groups::new();
         let far_off = (0..1000).filter(|n| {
-            let id = groups
-                .make(&nexthops([(2 * n, 1), (2 * n + 1, 1)]))
-                .unwrap();
+            let pair = candidates([(2 * n, 1), (2 * n + 1, 1)]);
+            let id = groups.make(&pair, &all(&pair)).unwrap();
             let half = share(&flows(&groups, id), Nexthop::Tunnel(TunnelId(2 * n)));
             (half - 128.0).abs() > 3.0 * 4.6
         });
@@ -303,7 +323,7 @@ mod tests {
     #[test]
     fn a_group_of_one_asks_for_no_hash() {
         let groups = Groups::new();
-        let local = groups.make(&Nexthop::Local.into()).unwrap();
+        let local = groups.make(&Nexthop::Local.into(), &[]).unwrap();
         let guard = pin();
         let group = groups.get(local, &guard);
         assert_eq!(group.nexthop(|| unreachable!()), Nexthop::Local);

@@ -20,5 +20,5 @@ pub mod routes;
 #[cfg(test)]
 mod under_readers;
 
-pub use nexthop::{NEXTHOPS_MAX, Nexthop, Nexthops, NexthopsError, Weighted};
+pub use nexthop::{CANDIDATES_MAX, Candidate, Candidates, CandidatesError, Nexthop};
 pub use publish::{Guard, pin};

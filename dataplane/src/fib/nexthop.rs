@@ -1,4 +1,4 @@
-//! Where a route leads: one next hop, or several that share its flows by weight.
+//! Where a route leads: one next hop, or several candidates, of which the best share its flows.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::TunnelId;
 
-/// Most next hops of one route. A share below 1/16 is too few of [`super::group::BUCKETS`] to be
+/// Most candidates of one route. A share below 1/16 is too few of [`super::group::BUCKETS`] to be
 /// held to, and more parallel tunnels to one network have not been seen.
-pub const NEXTHOPS_MAX: usize = 16;
+pub const CANDIDATES_MAX: usize = 16;
 
 /// One next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,27 +22,47 @@ pub enum Nexthop {
 
 /// One of several next hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Weighted {
+pub struct Candidate {
     /// The next hop.
     pub nexthop: Nexthop,
-    /// Its share of the flows is this by the sum of all weights; never 0.
+    /// Only candidates of the lowest priority plus penalty take flows.
+    #[serde(default)]
+    pub priority: u32,
+    /// Its share of the flows is this by the sum of the weights of all that take some; never 0.
+    #[serde(default = "one")]
     pub weight: u8,
 }
 
-/// The next hops of a route: one, or up to [`NEXTHOPS_MAX`] different tunnels with weights.
+fn one() -> u8 {
+    1
+}
+
+impl From<Nexthop> for Candidate {
+    /// One among equals.
+    fn from(nexthop: Nexthop) -> Self {
+        Self {
+            nexthop,
+            priority: 0,
+            weight: 1,
+        }
+    }
+}
+
+/// The candidates of a route: one, or up to [`CANDIDATES_MAX`] different tunnels with priorities and
+/// weights.
 ///
 /// Two of the same members are equal, however they were listed. Written as the next hop itself
-/// when there is one, else as a list.
+/// when there is one (whose priority and weight mean nothing, and are not kept), else as a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
-pub struct Nexthops(Members);
+pub struct Candidates(Members);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Members {
     /// By far the most: no heap.
     One(Nexthop),
     /// Two and more, by next hop.
-    Many(Arc<[Weighted]>),
+    Many(Arc<[Candidate]>),
 }
 
 /// The serialized form.
@@ -50,17 +70,17 @@ enum Members {
 #[serde(untagged)]
 enum Written {
     One(Nexthop),
-    Many(Vec<Weighted>),
+    Many(Vec<Candidate>),
 }
 
-/// Why next hops do not make a route.
+/// Why candidates do not make a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NexthopsError {
+pub enum CandidatesError {
     /// There is none.
     #[error("a route needs a next hop")]
     Empty,
-    /// There are more than [`NEXTHOPS_MAX`].
-    #[error("a route has at most {NEXTHOPS_MAX} next hops, not {0}")]
+    /// There are more than [`CANDIDATES_MAX`].
+    #[error("a route has at most {CANDIDATES_MAX} next hops, not {0}")]
     TooMany(usize),
     /// One is listed twice.
     #[error("a route lists {0:?} twice")]
@@ -73,43 +93,45 @@ pub enum NexthopsError {
     LocalAmongOthers,
 }
 
-impl Nexthops {
-    /// Several next hops, or one.
+impl Candidates {
+    /// Several candidates, or one.
     ///
     /// # Errors
-    /// [`NexthopsError`] says what does not hold.
-    pub fn new(mut members: Vec<Weighted>) -> Result<Self, NexthopsError> {
+    /// [`CandidatesError`] says what does not hold.
+    pub fn new(mut members: Vec<Candidate>) -> Result<Self, CandidatesError> {
         members.sort();
         let twice = members
             .windows(2)
             .find(|pair| pair[0].nexthop == pair[1].nexthop);
         if let Some(pair) = twice {
-            return Err(NexthopsError::Twice(pair[0].nexthop));
+            return Err(CandidatesError::Twice(pair[0].nexthop));
         }
         if let Some(idle) = members.iter().find(|member| member.weight == 0) {
-            return Err(NexthopsError::NoWeight(idle.nexthop));
+            return Err(CandidatesError::NoWeight(idle.nexthop));
         }
         match members[..] {
-            [] => Err(NexthopsError::Empty),
+            [] => Err(CandidatesError::Empty),
             [one] => Ok(one.nexthop.into()),
-            [first, ..] if first.nexthop == Nexthop::Local => Err(NexthopsError::LocalAmongOthers),
-            _ if members.len() > NEXTHOPS_MAX => Err(NexthopsError::TooMany(members.len())),
+            [first, ..] if first.nexthop == Nexthop::Local => {
+                Err(CandidatesError::LocalAmongOthers)
+            }
+            _ if members.len() > CANDIDATES_MAX => Err(CandidatesError::TooMany(members.len())),
             _ => Ok(Self(Members::Many(members.into()))),
         }
     }
 
-    /// Each next hop with its weight, by next hop.
-    pub fn iter(&self) -> impl Iterator<Item = Weighted> + '_ {
+    /// Each candidate, by next hop.
+    pub fn iter(&self) -> impl Iterator<Item = Candidate> + '_ {
         let (one, many) = match &self.0 {
             Members::One(nexthop) => (Some(*nexthop), &[][..]),
             Members::Many(members) => (None, &members[..]),
         };
-        one.map(|nexthop| Weighted { nexthop, weight: 1 })
+        one.map(Candidate::from)
             .into_iter()
             .chain(many.iter().copied())
     }
 
-    /// The only next hop; `None` when there are several.
+    /// The only next hop; `None` when there are several candidates.
     pub fn single(&self) -> Option<Nexthop> {
         match &self.0 {
             Members::One(nexthop) => Some(*nexthop),
@@ -122,6 +144,15 @@ impl Nexthops {
         self.iter().any(|member| member.nexthop == nexthop)
     }
 
+    /// Those that take flows: of the lowest priority plus penalty. Never none.
+    pub fn chosen(&self, penalty: impl Fn(Nexthop) -> u32) -> Vec<Candidate> {
+        let cost = |member: &Candidate| member.priority.saturating_add(penalty(member.nexthop));
+        let lowest = self.iter().map(|member| cost(&member)).min();
+        self.iter()
+            .filter(|member| Some(cost(member)) == lowest)
+            .collect()
+    }
+
     /// The others; `None` when there is no other.
     #[must_use]
     pub fn without(&self, nexthop: Nexthop) -> Option<Self> {
@@ -130,16 +161,16 @@ impl Nexthops {
     }
 }
 
-impl From<Nexthop> for Nexthops {
+impl From<Nexthop> for Candidates {
     fn from(nexthop: Nexthop) -> Self {
         Self(Members::One(nexthop))
     }
 }
 
-impl TryFrom<Written> for Nexthops {
-    type Error = NexthopsError;
+impl TryFrom<Written> for Candidates {
+    type Error = CandidatesError;
 
-    fn try_from(written: Written) -> Result<Self, NexthopsError> {
+    fn try_from(written: Written) -> Result<Self, CandidatesError> {
         match written {
             Written::One(nexthop) => Ok(nexthop.into()),
             Written::Many(members) => Self::new(members),
@@ -147,8 +178,8 @@ impl TryFrom<Written> for Nexthops {
     }
 }
 
-impl From<Nexthops> for Written {
-    fn from(nexthops: Nexthops) -> Self {
+impl From<Candidates> for Written {
+    fn from(nexthops: Candidates) -> Self {
         match nexthops.0 {
             Members::One(nexthop) => Self::One(nexthop),
             Members::Many(members) => Self::Many(members.to_vec()),
@@ -161,55 +192,93 @@ impl From<Nexthops> for Written {
 mod tests {
     use super::*;
 
-    fn tunnel(id: u32, weight: u8) -> Weighted {
-        Weighted {
+    fn tunnel(id: u32, weight: u8) -> Candidate {
+        Candidate {
             nexthop: Nexthop::Tunnel(TunnelId(id)),
+            priority: 0,
             weight,
         }
     }
 
     #[test]
     fn one_next_hop_is_written_as_itself_and_several_as_a_list() {
-        let one = Nexthops::from(Nexthop::Tunnel(TunnelId(7)));
-        let many = Nexthops::new(vec![tunnel(2, 3), tunnel(1, 1)]).unwrap();
+        let one = Candidates::from(Nexthop::Tunnel(TunnelId(7)));
+        let many = Candidates::new(vec![tunnel(2, 3), tunnel(1, 1)]).unwrap();
         for (nexthops, written) in [
             (one, r#"{"tunnel":7}"#),
             (Nexthop::Local.into(), r#""local""#),
             (
                 many,
-                r#"[{"nexthop":{"tunnel":1},"weight":1},{"nexthop":{"tunnel":2},"weight":3}]"#,
+                r#"[{"nexthop":{"tunnel":1},"priority":0,"weight":1},{"nexthop":{"tunnel":2},"priority":0,"weight":3}]"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&nexthops).unwrap(), written);
-            let read: Nexthops = serde_json::from_str(written).unwrap();
+            let read: Candidates = serde_json::from_str(written).unwrap();
             assert_eq!(read, nexthops);
         }
     }
 
     #[test]
     fn what_makes_no_route_is_refused_also_when_it_is_read() {
-        let local = Weighted {
+        let local = Candidate {
             nexthop: Nexthop::Local,
+            priority: 0,
             weight: 1,
         };
         let many = (0..17).map(|id| tunnel(id, 1)).collect();
         for (members, why) in [
-            (vec![], NexthopsError::Empty),
-            (many, NexthopsError::TooMany(17)),
+            (vec![], CandidatesError::Empty),
+            (many, CandidatesError::TooMany(17)),
             (
                 vec![tunnel(1, 1), tunnel(1, 2)],
-                NexthopsError::Twice(tunnel(1, 1).nexthop),
+                CandidatesError::Twice(tunnel(1, 1).nexthop),
             ),
             (
                 vec![tunnel(1, 1), tunnel(2, 0)],
-                NexthopsError::NoWeight(tunnel(2, 0).nexthop),
+                CandidatesError::NoWeight(tunnel(2, 0).nexthop),
             ),
-            (vec![tunnel(1, 1), local], NexthopsError::LocalAmongOthers),
+            (vec![tunnel(1, 1), local], CandidatesError::LocalAmongOthers),
         ] {
             let written = serde_json::to_string(&members).unwrap();
-            let read: Result<Nexthops, _> = serde_json::from_str(&written);
+            let read: Result<Candidates, _> = serde_json::from_str(&written);
             assert!(read.unwrap_err().to_string().contains(&why.to_string()));
-            assert_eq!(Nexthops::new(members), Err(why));
+            assert_eq!(Candidates::new(members), Err(why));
         }
+    }
+
+    #[test]
+    fn the_lowest_priority_with_its_penalty_is_chosen_and_the_last_resort_stays() {
+        let candidate = |id, priority| Candidate {
+            priority,
+            ..tunnel(id, 1)
+        };
+        let all = Candidates::new(vec![
+            candidate(1, 100),
+            candidate(2, 100),
+            candidate(3, 200),
+            candidate(4, u32::MAX),
+        ])
+        .unwrap();
+        let chosen = |penalties: &[(u32, u32)]| {
+            let penalty = |nexthop| {
+                let of = |(id, _): &&(u32, u32)| Nexthop::Tunnel(TunnelId(*id)) == nexthop;
+                penalties.iter().find(of).map_or(0, |(_, penalty)| *penalty)
+            };
+            let chosen = all.chosen(penalty).into_iter();
+            let chosen = chosen.map(|member| match member.nexthop {
+                Nexthop::Tunnel(id) => id.0,
+                Nexthop::Local => 0,
+            });
+            chosen.collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&[]), [1, 2]);
+        assert_eq!(chosen(&[(1, 500_000)]), [2]);
+        assert_eq!(chosen(&[(1, 500_000), (2, 1_000_000)]), [3]);
+        // Degraded before down, and with the same penalty the priorities decide again.
+        let all_down: Vec<_> = (1..=4).map(|id| (id, 1_000_000)).collect();
+        assert_eq!(chosen(&all_down), [1, 2]);
+        assert_eq!(chosen(&[(1, 1_000_000), (2, 500_000), (3, 1_000_000)]), [2]);
+        let one = Candidates::from(Nexthop::Local);
+        assert_eq!(one.chosen(|_| u32::MAX), [Nexthop::Local.into()]);
     }
 }

@@ -1,7 +1,8 @@
 //! Routes of one vnet: longest prefix to group, and the groups, kept together by one writer.
 //!
-//! In: prefixes and their next hops. Out: the [`Group`] of a destination, lock-free. State: routes
-//! with the same next hops share a group, which lives as long as a route leads to it.
+//! In: prefixes and their candidates, penalties of next hops. Out: the [`Group`] of a destination,
+//! lock-free. State: routes with the same candidates share a group, which lives as long as a route
+//! leads to it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 
 use super::group::{Group, GroupId, Groups};
 use super::lpm;
-use super::nexthop::{Nexthop, Nexthops};
+use super::nexthop::{Candidate, Candidates, Nexthop};
 use super::publish::{Guard, pin};
 
 /// There is no room for another route.
@@ -44,7 +45,7 @@ impl Routes {
 /// What the writer knows of a group.
 #[derive(Debug)]
 struct Shared {
-    nexthops: Nexthops,
+    candidates: Candidates,
     /// Routes that lead to it; never 0.
     routes: u32,
 }
@@ -55,9 +56,11 @@ pub struct Writer {
     prefixes: lpm::Writer<GroupId>,
     routes: Arc<Routes>,
     shared: BTreeMap<GroupId, Shared>,
-    /// The group that a new route with these next hops joins. Others may have the same members,
+    /// The group that a new route with these candidates joins. Others may have the same members,
     /// after a redirection.
-    joined: BTreeMap<Nexthops, GroupId>,
+    joined: BTreeMap<Candidates, GroupId>,
+    /// What is added to the priorities of a next hop; one that is not here has no penalty.
+    penalties: BTreeMap<Nexthop, u32>,
 }
 
 impl Writer {
@@ -73,6 +76,7 @@ impl Writer {
             routes,
             shared: BTreeMap::new(),
             joined: BTreeMap::new(),
+            penalties: BTreeMap::new(),
         }
     }
 
@@ -81,7 +85,7 @@ impl Writer {
         &self.routes
     }
 
-    /// Makes `prefix` lead to `nexthops`. Where it led elsewhere before, each flow changes in one
+    /// Makes `prefix` lead to `candidates`. Where it led elsewhere before, each flow changes in one
     /// store.
     ///
     /// # Errors
@@ -89,12 +93,12 @@ impl Writer {
     ///
     /// # Panics
     /// When a tunnel's number is above [`lpm::TUNNEL_MAX`].
-    pub fn insert(&mut self, prefix: IpNet, nexthops: &Nexthops) -> Result<(), Full> {
+    pub fn insert(&mut self, prefix: IpNet, candidates: &Candidates) -> Result<(), Full> {
         let old = self.prefixes.get(prefix);
-        if old.is_some_and(|id| self.shared[&id].nexthops == *nexthops) {
+        if old.is_some_and(|id| self.shared[&id].candidates == *candidates) {
             return Ok(());
         }
-        let id = self.join(nexthops)?;
+        let id = self.join(candidates)?;
         if let Err(full) = self.prefixes.insert(prefix, id) {
             self.leave(id);
             return Err(full.into());
@@ -116,20 +120,20 @@ impl Writer {
 
     /// Makes the moves among these that one store per bucket can make: those of a group whose
     /// routes all move, and to the same next hops. The others are left to [`Writer::insert`].
-    pub fn redirect<'a>(&mut self, moves: impl Iterator<Item = (IpNet, &'a Nexthops)>) {
-        let mut targets: BTreeMap<GroupId, (&Nexthops, u32)> = BTreeMap::new();
-        for (prefix, nexthops) in moves {
+    pub fn redirect<'a>(&mut self, moves: impl Iterator<Item = (IpNet, &'a Candidates)>) {
+        let mut targets: BTreeMap<GroupId, (&Candidates, u32)> = BTreeMap::new();
+        for (prefix, candidates) in moves {
             let Some(id) = self.prefixes.get(prefix) else {
                 continue;
             };
-            let (target, routes) = targets.entry(id).or_insert((nexthops, 0));
+            let (target, routes) = targets.entry(id).or_insert((candidates, 0));
             // One that goes elsewhere is never counted, so its group never adds up.
-            *routes += u32::from(*target == nexthops);
+            *routes += u32::from(*target == candidates);
         }
-        for (id, (nexthops, routes)) in targets {
-            let is_wide_enough = id.is_many() || nexthops.single().is_some();
+        for (id, (candidates, routes)) in targets {
+            let is_wide_enough = id.is_many() || candidates.single().is_some();
             if is_wide_enough && self.shared[&id].routes == routes {
-                self.rewrite(id, nexthops.clone());
+                self.rewrite(id, candidates.clone());
             }
         }
     }
@@ -137,9 +141,9 @@ impl Writer {
     /// Takes a next hop out of every group that has another: its flows go on over the others.
     pub fn withdraw(&mut self, nexthop: Nexthop) {
         let rest = |shared: &Shared| {
-            let is_member = shared.nexthops.contains(nexthop);
+            let is_member = shared.candidates.contains(nexthop);
             is_member
-                .then(|| shared.nexthops.without(nexthop))
+                .then(|| shared.candidates.without(nexthop))
                 .flatten()
         };
         let changes: Vec<_> = self
@@ -152,26 +156,62 @@ impl Writer {
         }
     }
 
-    /// All prefixes and where they lead, IPv4 first, by address and length.
-    pub fn iter(&self) -> impl Iterator<Item = (IpNet, &Nexthops)> + '_ {
-        self.prefixes
-            .iter()
-            .map(|(prefix, id)| (prefix, &self.shared[&id].nexthops))
+    /// Adds these to the priorities of next hops, instead of what was added before. In each group
+    /// where others are chosen now, flows move by one store per bucket, whatever the number of
+    /// routes that lead to it; returns how many groups these were.
+    pub fn penalize(&mut self, penalties: &[(Nexthop, u32)]) -> usize {
+        let mut changes: BTreeMap<_, _> = penalties.iter().copied().collect();
+        changes.retain(|nexthop, penalty| penalty_of(&self.penalties, *nexthop) != *penalty);
+        if changes.is_empty() {
+            return 0;
+        }
+        let mut after = self.penalties.clone();
+        after.extend(&changes);
+        after.retain(|_, penalty| *penalty != 0);
+        let before = std::mem::replace(&mut self.penalties, after);
+        let mut rewritten = 0;
+        for (id, shared) in &self.shared {
+            let is_touched = |member: Candidate| changes.contains_key(&member.nexthop);
+            if !id.is_many() || !shared.candidates.iter().any(is_touched) {
+                continue;
+            }
+            let chosen = self.chosen(&shared.candidates);
+            let former = |nexthop| penalty_of(&before, nexthop);
+            if chosen != shared.candidates.chosen(former) {
+                self.routes.groups.choose(*id, &chosen);
+                rewritten += 1;
+            }
+        }
+        rewritten
     }
 
-    /// The group of these next hops, with one route more.
-    fn join(&mut self, nexthops: &Nexthops) -> Result<GroupId, Full> {
-        if let Some(id) = self.joined.get(nexthops).copied() {
+    /// Those of a route's candidates that take its flows.
+    pub fn chosen(&self, candidates: &Candidates) -> Vec<Candidate> {
+        candidates.chosen(|nexthop| penalty_of(&self.penalties, nexthop))
+    }
+
+    /// All prefixes and where they lead, IPv4 first, by address and length.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, &Candidates)> + '_ {
+        self.prefixes
+            .iter()
+            .map(|(prefix, id)| (prefix, &self.shared[&id].candidates))
+    }
+
+    /// The group of these candidates, with one route more.
+    fn join(&mut self, candidates: &Candidates) -> Result<GroupId, Full> {
+        if let Some(id) = self.joined.get(candidates).copied() {
             self.of(id).routes += 1;
             return Ok(id);
         }
-        let id = self.routes.groups.make(nexthops).ok_or(Full::Groups)?;
+        let chosen = self.chosen(candidates);
+        let made = self.routes.groups.make(candidates, &chosen);
+        let id = made.ok_or(Full::Groups)?;
         let shared = Shared {
-            nexthops: nexthops.clone(),
+            candidates: candidates.clone(),
             routes: 1,
         };
         self.shared.insert(id, shared);
-        self.joined.insert(nexthops.clone(), id);
+        self.joined.insert(candidates.clone(), id);
         Ok(id)
     }
 
@@ -180,26 +220,27 @@ impl Writer {
         let shared = self.of(id);
         shared.routes -= 1;
         if shared.routes == 0 {
-            let nexthops = shared.nexthops.clone();
+            let candidates = shared.candidates.clone();
             self.shared.remove(&id);
-            self.part(&nexthops, id);
+            self.part(&candidates, id);
             let guard = pin();
             self.routes.groups.retire(id, &guard);
             guard.flush();
         }
     }
 
-    fn rewrite(&mut self, id: GroupId, nexthops: Nexthops) {
-        self.routes.groups.write(id, &nexthops);
-        let before = std::mem::replace(&mut self.of(id).nexthops, nexthops.clone());
+    fn rewrite(&mut self, id: GroupId, candidates: Candidates) {
+        let chosen = self.chosen(&candidates);
+        self.routes.groups.write(id, &candidates, &chosen);
+        let before = std::mem::replace(&mut self.of(id).candidates, candidates.clone());
         self.part(&before, id);
-        self.joined.entry(nexthops).or_insert(id);
+        self.joined.entry(candidates).or_insert(id);
     }
 
-    /// New routes with these next hops join this group no longer.
-    fn part(&mut self, nexthops: &Nexthops, id: GroupId) {
-        if self.joined.get(nexthops) == Some(&id) {
-            self.joined.remove(nexthops);
+    /// New routes with these candidates join this group no longer.
+    fn part(&mut self, candidates: &Candidates, id: GroupId) {
+        if self.joined.get(candidates) == Some(&id) {
+            self.joined.remove(candidates);
         }
     }
 
@@ -208,6 +249,10 @@ impl Writer {
             .get_mut(&id)
             .expect("a group lives as long as a route leads to it")
     }
+}
+
+fn penalty_of(penalties: &BTreeMap<Nexthop, u32>, nexthop: Nexthop) -> u32 {
+    penalties.get(&nexthop).copied().unwrap_or(0)
 }
 
 impl Default for Writer {
@@ -226,20 +271,24 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::fib::Weighted;
     use crate::id::TunnelId;
 
     /// The naive table.
-    type Model = BTreeMap<IpNet, Nexthops>;
+    #[derive(Default)]
+    struct Model {
+        routes: BTreeMap<IpNet, Candidates>,
+        penalties: BTreeMap<Nexthop, u32>,
+    }
 
     #[derive(Clone, Debug)]
     enum Step {
-        Insert(IpNet, Nexthops),
+        Insert(IpNet, Candidates),
         Remove(IpNet),
-        Redirect(Vec<(IpNet, Nexthops)>),
+        Redirect(Vec<(IpNet, Candidates)>),
         /// All routes that lead to the first lead to the second.
-        RedirectAll(Nexthops, Nexthops),
+        RedirectAll(Candidates, Candidates),
         Withdraw(Nexthop),
+        Penalize(Vec<(Nexthop, u32)>),
     }
 
     fn prefix() -> impl Strategy<Value = IpNet> {
@@ -253,52 +302,78 @@ mod tests {
         select(prefixes.map(|prefix| prefix.parse().unwrap()).to_vec())
     }
 
-    fn nexthops() -> impl Strategy<Value = Nexthops> {
-        btree_map(0_u32..4, 1_u8..3, 1..4).prop_map(|members| {
-            let members = members.into_iter().map(|(id, weight)| Weighted {
-                nexthop: Nexthop::Tunnel(TunnelId(id)),
-                weight,
-            });
-            Nexthops::new(members.collect()).unwrap()
+    fn candidates() -> impl Strategy<Value = Candidates> {
+        btree_map(0_u32..4, (0_u32..2, 1_u8..3), 1..4).prop_map(|members| {
+            let members = members
+                .into_iter()
+                .map(|(id, (priority, weight))| Candidate {
+                    nexthop: Nexthop::Tunnel(TunnelId(id)),
+                    priority,
+                    weight,
+                });
+            Candidates::new(members.collect()).unwrap()
         })
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (prefix(), nexthops()).prop_map(|(prefix, nexthops)| Step::Insert(prefix, nexthops)),
+            (prefix(), candidates())
+                .prop_map(|(prefix, candidates)| Step::Insert(prefix, candidates)),
             prefix().prop_map(Step::Remove),
-            btree_map(prefix(), nexthops(), 1..5)
+            btree_map(prefix(), candidates(), 1..5)
                 .prop_map(|moves| Step::Redirect(moves.into_iter().collect())),
-            (nexthops(), nexthops()).prop_map(|(from, to)| Step::RedirectAll(from, to)),
+            (candidates(), candidates()).prop_map(|(from, to)| Step::RedirectAll(from, to)),
             (0_u32..4).prop_map(|id| Step::Withdraw(Nexthop::Tunnel(TunnelId(id)))),
+            vec((0_u32..4, select(vec![0, 1, 5])), 1..3).prop_map(|all| {
+                let all = all.into_iter();
+                Step::Penalize(
+                    all.map(|(id, by)| (Nexthop::Tunnel(TunnelId(id)), by))
+                        .collect(),
+                )
+            }),
         ]
     }
 
     fn run(writer: &mut Writer, model: &mut Model, step: Step) {
         let moves = match step {
-            Step::Insert(prefix, nexthops) => vec![(prefix, nexthops)],
+            Step::Insert(prefix, candidates) => vec![(prefix, candidates)],
             Step::Remove(prefix) => {
-                assert_eq!(writer.remove(prefix), model.remove(&prefix).is_some());
+                assert_eq!(
+                    writer.remove(prefix),
+                    model.routes.remove(&prefix).is_some()
+                );
                 return;
             }
             Step::Redirect(moves) => moves,
             Step::RedirectAll(from, to) => model
+                .routes
                 .iter()
-                .filter(|(_, nexthops)| **nexthops == from)
+                .filter(|(_, candidates)| **candidates == from)
                 .map(|(prefix, _)| (*prefix, to.clone()))
                 .collect(),
             Step::Withdraw(gone) => {
                 writer.withdraw(gone);
-                for nexthops in model.values_mut() {
-                    *nexthops = nexthops.without(gone).unwrap_or_else(|| nexthops.clone());
+                for candidates in model.routes.values_mut() {
+                    *candidates = candidates
+                        .without(gone)
+                        .unwrap_or_else(|| candidates.clone());
                 }
                 return;
             }
+            Step::Penalize(penalties) => {
+                writer.penalize(&penalties);
+                model.penalties.extend(penalties);
+                return;
+            }
         };
-        writer.redirect(moves.iter().map(|(prefix, nexthops)| (*prefix, nexthops)));
-        for (prefix, nexthops) in moves {
-            writer.insert(prefix, &nexthops).unwrap();
-            model.insert(prefix, nexthops);
+        writer.redirect(
+            moves
+                .iter()
+                .map(|(prefix, candidates)| (*prefix, candidates)),
+        );
+        for (prefix, candidates) in moves {
+            writer.insert(prefix, &candidates).unwrap();
+            model.routes.insert(prefix, candidates);
         }
     }
 
@@ -307,28 +382,29 @@ mod tests {
         fn groups_are_shared_and_freed_and_always_say_what_their_routes_say(
             steps in vec(step(), 1..100),
         ) {
-            let (mut writer, mut model) = (Writer::new(), Model::new());
+            let (mut writer, mut model) = (Writer::new(), Model::default());
             for step in steps {
                 run(&mut writer, &mut model, step);
-                let rows = model.iter().map(|(prefix, nexthops)| (*prefix, nexthops));
+                let rows = model.routes.iter().map(|(prefix, candidates)| (*prefix, candidates));
                 prop_assert!(writer.iter().eq(rows));
-                let sets: BTreeSet<_> = model.values().collect();
-                for (nexthops, id) in &writer.joined {
-                    prop_assert!(sets.contains(nexthops));
-                    prop_assert_eq!(&writer.shared[id].nexthops, nexthops);
+                let sets: BTreeSet<_> = model.routes.values().collect();
+                for (candidates, id) in &writer.joined {
+                    prop_assert!(sets.contains(candidates));
+                    prop_assert_eq!(&writer.shared[id].candidates, candidates);
                 }
                 prop_assert_eq!(
                     writer.shared.values().map(|shared| shared.routes).sum::<u32>() as usize,
-                    model.len()
+                    model.routes.len()
                 );
                 let guard = pin();
                 for probe in ["10.0.0.1", "10.1.0.1", "10.2.0.1", "8.8.8.8", "fd00::1"] {
                     let probe = probe.parse().unwrap();
                     let expected = model
+                        .routes
                         .iter()
                         .filter(|(prefix, _)| prefix.contains(&probe))
                         .max_by_key(|(prefix, _)| prefix.prefix_len())
-                        .map(|(_, nexthops)| nexthops);
+                        .map(|(_, candidates)| candidates);
                     let group = writer.table().lookup(probe, &guard);
                     prop_assert_eq!(group.is_some(), expected.is_some());
                     let Some((group, expected)) = group.zip(expected) else { continue };
@@ -336,8 +412,13 @@ mod tests {
                         let nexthop = Nexthop::Tunnel(TunnelId(id));
                         prop_assert_eq!(group.contains(nexthop), expected.contains(nexthop));
                     }
+                    let penalty = |nexthop| model.penalties.get(&nexthop).copied().unwrap_or(0);
+                    let cost = |one: &Candidate| one.priority + penalty(one.nexthop);
+                    let lowest = expected.iter().map(|one| cost(&one)).min();
                     for flow in 0..64_u32 {
-                        prop_assert!(expected.contains(group.nexthop(|| flow << 26)));
+                        let taken = group.nexthop(|| flow << 26);
+                        let taken = expected.iter().find(|one| one.nexthop == taken);
+                        prop_assert_eq!(taken.as_ref().map(cost), lowest);
                     }
                 }
             }
@@ -347,7 +428,7 @@ mod tests {
     #[test]
     fn a_next_hop_of_many_routes_is_redirected_by_one_store() {
         let mut writer = Writer::new();
-        let [one, two] = [1, 2].map(|id| Nexthops::from(Nexthop::Tunnel(TunnelId(id))));
+        let [one, two] = [1, 2].map(|id| Candidates::from(Nexthop::Tunnel(TunnelId(id))));
         let prefixes: Vec<IpNet> = (0..1000_u32)
             .map(|n| IpNet::new(IpAddr::from((n << 8).to_be_bytes()), 24).unwrap())
             .collect();
@@ -358,14 +439,14 @@ mod tests {
         let group = *writer.shared.keys().next().unwrap();
         // All but one: nothing happens.
         writer.redirect(prefixes.iter().skip(1).map(|prefix| (*prefix, &two)));
-        assert!(writer.iter().all(|(_, nexthops)| *nexthops == one));
+        assert!(writer.iter().all(|(_, candidates)| *candidates == one));
         writer.redirect(prefixes.iter().map(|prefix| (*prefix, &two)));
-        assert!(writer.iter().all(|(_, nexthops)| *nexthops == two));
+        assert!(writer.iter().all(|(_, candidates)| *candidates == two));
         assert_eq!(writer.shared.keys().copied().collect::<Vec<_>>(), [group]);
         // A single bucket takes no pair; the routes get it one by one.
-        let pair = Nexthops::new([&one, &two].iter().flat_map(|n| n.iter()).collect()).unwrap();
+        let pair = Candidates::new([&one, &two].iter().flat_map(|n| n.iter()).collect()).unwrap();
         writer.redirect(prefixes.iter().map(|prefix| (*prefix, &pair)));
-        assert!(writer.iter().all(|(_, nexthops)| *nexthops == two));
+        assert!(writer.iter().all(|(_, candidates)| *candidates == two));
     }
 
     #[test]
@@ -373,11 +454,9 @@ mod tests {
         let mut writer = Writer::new();
         let prefix = |n: u32| IpNet::new(IpAddr::from((n << 8).to_be_bytes()), 24).unwrap();
         let set = |n: u32| {
-            let members = [2 * n, 2 * n + 1].map(|id| Weighted {
-                nexthop: Nexthop::Tunnel(TunnelId(id)),
-                weight: 1,
-            });
-            Nexthops::new(members.to_vec()).unwrap()
+            let members =
+                [2 * n, 2 * n + 1].map(|id| Candidate::from(Nexthop::Tunnel(TunnelId(id))));
+            Candidates::new(members.to_vec()).unwrap()
         };
         for n in 0..4095 {
             writer.insert(prefix(n), &set(n)).unwrap();
@@ -387,5 +466,50 @@ mod tests {
         assert_eq!(writer.iter().count(), 4095);
         assert_eq!(writer.iter().next(), Some((prefix(0), &set(0))));
         writer.insert(prefix(4095), &set(0)).unwrap();
+    }
+
+    #[test]
+    fn a_failover_of_a_hundred_thousand_routes_rewrites_one_group() {
+        let mut writer = Writer::new();
+        let ranked = |priorities: [u32; 2]| {
+            let members = [1, 2]
+                .map(TunnelId)
+                .map(Nexthop::Tunnel)
+                .map(Candidate::from);
+            let members = members.into_iter().zip(priorities);
+            Candidates::new(
+                members
+                    .map(|(member, priority)| Candidate { priority, ..member })
+                    .collect(),
+            )
+            .unwrap()
+        };
+        let candidates = ranked([100, 200]);
+        let prefix = |n: u32| IpNet::new(IpAddr::from((n << 8).to_be_bytes()), 24).unwrap();
+        for n in 0..100_000 {
+            writer.insert(prefix(n), &candidates).unwrap();
+        }
+        let [one, two] = [1, 2].map(TunnelId).map(Nexthop::Tunnel);
+        let all_lead_to = |writer: &Writer, to: Nexthop| {
+            let guard = pin();
+            (0..100_000).all(|n| {
+                let group = writer.table().lookup(prefix(n).addr(), &guard).unwrap();
+                group.nexthop(|| n << 15) == to && group.contains(one) && group.contains(two)
+            })
+        };
+        assert!(all_lead_to(&writer, one));
+        assert_eq!(writer.penalize(&[(one, 1_000_000)]), 1);
+        assert!(all_lead_to(&writer, two));
+        // The same again, and one that nobody is chosen by, rewrite nothing.
+        assert_eq!(writer.penalize(&[(one, 1_000_000)]), 0);
+        assert_eq!(writer.penalize(&[(one, 500_000)]), 0);
+        assert_eq!(writer.penalize(&[(one, 0), (two, 0)]), 1);
+        assert!(all_lead_to(&writer, one));
+        // A route that comes while a tunnel is down leads to the other at once.
+        writer.penalize(&[(two, 1_000_000)]);
+        writer.insert(prefix(100_000), &ranked([200, 100])).unwrap();
+        let guard = pin();
+        let group = writer.table().lookup(prefix(100_000).addr(), &guard);
+        assert_eq!(group.unwrap().nexthop(|| 0), one);
     }
 }

@@ -166,7 +166,7 @@ impl Node {
     /// A sentence for the operator, and nothing has changed.
     pub fn apply(&mut self, change: TunnelChange, now: Instant) -> Result<(), String> {
         match change {
-            TunnelChange::Put(id, tunnel) => self.put(id, tunnel, now),
+            TunnelChange::Put(id, tunnel) => self.put(id, *tunnel, now),
             TunnelChange::Delete(id) => {
                 self.delete(id);
                 Ok(())

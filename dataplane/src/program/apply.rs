@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::tables::Tables;
 use super::vnet::VnetWriter;
-use super::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};
+use super::{
+    Change, Delta, INTERFACES_MAX, Key, Route, RouteKey, Spec, Tunnel, Vnet, far_side, health,
+};
 use crate::fib::return_table::{self, Owner};
-use crate::fib::{Nexthop, Nexthops, lpm, routes};
+use crate::fib::{Candidates, Nexthop, lpm, routes};
 use crate::id::{NodeId, TunnelId, VnetId, Workers};
 use crate::source::{Leases, NoAddressLeft, RANGE_V4, RANGE_V6, Slice};
 
@@ -28,7 +30,7 @@ const MTU_MAX: u16 = 9000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TunnelChange {
     /// The tunnel exists, with these properties.
-    Put(TunnelId, Tunnel),
+    Put(TunnelId, Box<Tunnel>),
     /// The tunnel is gone.
     Delete(TunnelId),
 }
@@ -84,6 +86,13 @@ enum Refusal {
     Mtu(u16),
     #[error("the prefix has host bits: {0} is meant")]
     HostBits(IpNet),
+    #[error(
+        "interface {0} is no end of a link: give an address of a /31, /30, /127 or /126 that a \
+         host can have, at most {INTERFACES_MAX} for a tunnel"
+    )]
+    Interface(IpNet),
+    #[error(transparent)]
+    Health(#[from] health::ConfigError),
     #[error("{0} lies inside the source range, which belongs to the edge")]
     Reserved(IpNet),
     #[error("an edge has no network of its own to deliver to")]
@@ -186,7 +195,7 @@ impl Programmer {
             .iter()
             .filter(|change| match change {
                 Change::PutRoute(key, route) => {
-                    let is_tunnel_touched = route.nexthops.iter().any(|member| {
+                    let is_tunnel_touched = route.candidates.iter().any(|member| {
                         matches!(member.nexthop,
                             Nexthop::Tunnel(id) if changes.contains_key(&Key::Tunnel(id)))
                     });
@@ -209,11 +218,11 @@ impl Programmer {
     /// Where all routes of a group move alike, one store per bucket moves them at once; what is
     /// left, and the books, follow route by route.
     fn redirect(&mut self, changes: &[&Change]) {
-        let mut moves: BTreeMap<VnetId, Vec<(IpNet, &Nexthops)>> = BTreeMap::new();
+        let mut moves: BTreeMap<VnetId, Vec<(IpNet, &Candidates)>> = BTreeMap::new();
         for change in changes {
             if let Change::PutRoute(key, route) = change {
                 let moves = moves.entry(key.vnet).or_default();
-                moves.push((key.prefix, &route.nexthops));
+                moves.push((key.prefix, &route.candidates));
             }
         }
         for (vnet, moves) in moves {
@@ -321,6 +330,11 @@ impl Programmer {
         {
             return Err(Refusal::Reserved(*prefix));
         }
+        check_interface(&tunnel.interface)?;
+        tunnel
+            .health
+            .as_ref()
+            .map_or(Ok(()), health::Config::check)?;
         if !self.vnets.contains_key(&tunnel.vnet) {
             return Err(Refusal::NoVnet(tunnel.vnet));
         }
@@ -328,7 +342,7 @@ impl Programmer {
         if self.spec.tunnels.get(&id).is_some_and(is_moving) {
             self.delete_tunnel(id, run)?;
         }
-        (run.tell)(TunnelChange::Put(id, tunnel.clone())).map_err(Refusal::Worker)?;
+        (run.tell)(TunnelChange::Put(id, Box::new(tunnel.clone()))).map_err(Refusal::Worker)?;
         let vnet = self
             .vnets
             .get_mut(&tunnel.vnet)
@@ -336,7 +350,7 @@ impl Programmer {
         if let Err(full) = vnet.allow(id, &tunnel.allowed) {
             // The worker goes back to what the tables say.
             let back = match self.spec.tunnels.get(&id) {
-                Some(known) => TunnelChange::Put(id, known.clone()),
+                Some(known) => TunnelChange::Put(id, Box::new(known.clone())),
                 None => TunnelChange::Delete(id),
             };
             (run.tell)(back).map_err(Refusal::Worker)?;
@@ -359,13 +373,13 @@ impl Programmer {
         }
         let comes_back = run.puts.contains(&Key::Tunnel(id));
         let routes = self.spec.routes.iter();
-        let dangling = routes.filter(|(_, route)| route.nexthops.contains(gone));
+        let dangling = routes.filter(|(_, route)| route.candidates.contains(gone));
         let dangling: Vec<_> = dangling
-            .map(|(key, route)| (*key, route.nexthops.without(gone)))
+            .map(|(key, route)| (*key, route.candidates.without(gone)))
             .collect();
         for (key, others) in dangling {
-            if let Some(nexthops) = others {
-                self.spec.routes.insert(key, Route { nexthops });
+            if let Some(candidates) = others {
+                self.spec.routes.insert(key, Route { candidates });
             } else if comes_back || !run.puts.contains(&Key::Route(key)) {
                 self.delete_route(&key);
             } else {
@@ -386,7 +400,7 @@ impl Programmer {
             .vnets
             .get_mut(&key.vnet)
             .ok_or(Refusal::NoVnet(key.vnet))?;
-        vnet.routes.insert(key.prefix, &route.nexthops)?;
+        vnet.routes.insert(key.prefix, &route.candidates)?;
         self.spec.routes.insert(*key, route.clone());
         Ok(())
     }
@@ -402,7 +416,7 @@ impl Programmer {
             return Err(Refusal::Reserved(key.prefix));
         }
         route
-            .nexthops
+            .candidates
             .iter()
             .try_for_each(|member| self.check_nexthop(key.vnet, member.nexthop))
     }
@@ -445,6 +459,14 @@ impl Programmer {
             self.tables.sources.publish(leases);
         }
     }
+}
+
+fn check_interface(interface: &[IpNet]) -> Result<(), Refusal> {
+    let bad = interface
+        .iter()
+        .enumerate()
+        .find(|(n, near)| *n >= INTERFACES_MAX || far_side(**near).is_none());
+    bad.map_or(Ok(()), |(_, near)| Err(Refusal::Interface(*near)))
 }
 
 fn is_put(change: &Change) -> bool {

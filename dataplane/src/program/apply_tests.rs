@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::fib::{Nexthop, Nexthops, Weighted, pin};
+use crate::fib::{Candidate, Candidates, Nexthop, pin};
 use crate::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use crate::source::Slice;
 use crate::tunnel;
@@ -54,6 +54,8 @@ fn tunnel(vnet: u16, allowed: &[&str]) -> Tunnel {
         name: String::new(),
         mtu: 1420,
         allowed: allowed.iter().map(|prefix| net(prefix)).collect(),
+        interface: Vec::new(),
+        health: None,
         kind: tunnel::Config::WireGuard(wireguard::Config {
             private_key: PrivateKey([1; 32]),
             peer: PublicKey([2; 32]),
@@ -70,12 +72,11 @@ fn to(tunnel: u32) -> Route {
 
 /// A route over several tunnels of equal weight.
 fn over(tunnels: &[u32]) -> Route {
-    let members = tunnels.iter().map(|id| Weighted {
-        nexthop: Nexthop::Tunnel(TunnelId(*id)),
-        weight: 1,
-    });
+    let members = tunnels
+        .iter()
+        .map(|id| Candidate::from(Nexthop::Tunnel(TunnelId(*id))));
     Route {
-        nexthops: Nexthops::new(members.collect()).unwrap(),
+        candidates: Candidates::new(members.collect()).unwrap(),
     }
 }
 
@@ -173,20 +174,20 @@ fn accepted(before: &Spec, target: &Spec) -> Spec {
         }
     }
     for (key, wanted) in &target.routes {
-        let is_fine = |member: &Weighted| match member.nexthop {
+        let is_fine = |member: &Candidate| match member.nexthop {
             Nexthop::Local => false,
             Nexthop::Tunnel(id) => {
                 let tunnel = spec.tunnels.get(&id);
                 !is_reserved(&key.prefix) && tunnel.is_some_and(|tunnel| tunnel.vnet == key.vnet)
             }
         };
-        let is_wanted_fine = wanted.nexthops.iter().all(|member| is_fine(&member));
+        let is_wanted_fine = wanted.candidates.iter().all(|member| is_fine(&member));
         let former = before.routes.get(key);
         // A former route goes on over those of its tunnels that stay.
         let candidate = if is_wanted_fine { Some(wanted) } else { former };
-        let members = candidate.map(|route| route.nexthops.iter().filter(is_fine).collect());
-        if let Some(nexthops) = members.and_then(|members| Nexthops::new(members).ok()) {
-            spec.routes.insert(*key, Route { nexthops });
+        let members = candidate.map(|route| route.candidates.iter().filter(is_fine).collect());
+        if let Some(candidates) = members.and_then(|members| Candidates::new(members).ok()) {
+            spec.routes.insert(*key, Route { candidates });
         }
     }
     spec
@@ -212,7 +213,7 @@ fn ids() -> impl Iterator<Item = TunnelId> {
     (1..7).map(TunnelId)
 }
 
-fn id_of(member: Weighted) -> TunnelId {
+fn id_of(member: Candidate) -> TunnelId {
     match member.nexthop {
         Nexthop::Tunnel(id) => id,
         Nexthop::Local => panic!("an edge has no network of its own"),
@@ -225,7 +226,7 @@ fn routed_by_hash(vnet: &VnetTables, probe: IpAddr) -> BTreeSet<TunnelId> {
     let flows = (0..=u8::MAX).map(|n| u32::from(n) << 24);
     flows
         .filter_map(|flow| vnet.route(probe, || flow, &guard))
-        .map(|nexthop| id_of(Weighted { nexthop, weight: 1 }))
+        .map(|nexthop| id_of(nexthop.into()))
         .collect()
 }
 
@@ -252,7 +253,8 @@ fn assert_tables_say(tables: &Tables, spec: &Spec) {
         for probe in PROBES.map(ip) {
             let routes = spec.routes.iter().filter(|(key, _)| key.vnet == vnet);
             let expected: BTreeSet<_> = longest(
-                routes.map(|(key, route)| (key.prefix, route.nexthops.iter().map(id_of).collect())),
+                routes
+                    .map(|(key, route)| (key.prefix, route.candidates.iter().map(id_of).collect())),
                 probe,
             )
             .unwrap_or_default();
@@ -326,7 +328,7 @@ proptest! {
             let before = programmer.spec().clone();
             let applied = programmer.apply(&before.diff(&target), &mut |change| {
                 match change {
-                    TunnelChange::Put(id, tunnel) => worker.insert(id, tunnel),
+                    TunnelChange::Put(id, tunnel) => worker.insert(id, *tunnel),
                     TunnelChange::Delete(id) => worker.remove(&id),
                 };
                 assert_isolated(&tables, &worker);
@@ -372,7 +374,7 @@ fn a_route_into_a_tunnel_of_another_vnet_is_refused_and_the_rest_goes_on() {
     assert_eq!(tables.route(VnetId(1), ip("10.0.0.50")), None);
     assert_eq!(
         tables.route(VnetId(2), ip("10.0.0.50")),
-        to(2).nexthops.single()
+        to(2).candidates.single()
     );
 }
 
@@ -499,12 +501,12 @@ fn a_route_that_moves_off_a_deleted_tunnel_is_never_missing() {
         let delta = programmer.spec().diff(&target);
         let applied = programmer.apply(&delta, &mut |change| {
             if let TunnelChange::Delete(_) = change {
-                assert_eq!(look(), nexthop_at_deletion.nexthops.single());
+                assert_eq!(look(), nexthop_at_deletion.candidates.single());
             }
             Ok(())
         });
         assert_eq!(applied.rejected, []);
-        assert_eq!(look(), to(id).nexthops.single());
+        assert_eq!(look(), to(id).candidates.single());
     }
 }
 
@@ -546,8 +548,39 @@ fn a_site_routes_the_source_range_and_delivers_its_own_network() {
     let guard = pin();
     let vnet = programmer.tables().vnet(VnetId(1), &guard).unwrap();
     let route = |to| vnet.route(ip(to), || 0, &guard);
-    assert_eq!(route("100.64.0.2"), to(1).nexthops.single());
+    assert_eq!(route("100.64.0.2"), to(1).candidates.single());
     assert!(vnet.is_allowed(ip("100.64.0.2"), TunnelId(1), &guard));
     assert_eq!(route("10.0.0.50"), Some(Nexthop::Local));
     assert!(programmer.source_rows().is_empty());
+}
+
+#[test]
+fn an_interface_that_is_no_link_and_a_health_check_that_cannot_be_are_refused_by_field() {
+    let mut programmer = edge();
+    let with = |interface: &[&str], health: &str| Tunnel {
+        interface: interface.iter().map(|near| near.parse().unwrap()).collect(),
+        health: serde_json::from_str(health).unwrap(),
+        ..tunnel(1, &[])
+    };
+    let good = [
+        "10.255.0.0/31",
+        "fd00::/127",
+        "10.255.0.5/30",
+        "fd00::1/126",
+    ];
+    for (tunnel, words) in [
+        (with(&["10.255.0.1/24"], "null"), "interface 10.255.0.1/24"),
+        (with(&["10.255.0.4/30"], "null"), "interface 10.255.0.4/30"),
+        (with(&[&good[..], &good[..1]].concat(), "null"), "at most 4"),
+        (
+            with(&good, r#"{"recovery":{"up_after":0}}"#),
+            "health.recovery.up_after",
+        ),
+    ] {
+        let rejected = go(&mut programmer, &spec(&[1], &[(1, tunnel)], &[]));
+        let reason = &rejected[&Key::Tunnel(TunnelId(1))];
+        assert!(reason.contains(words), "{reason}");
+    }
+    let fine = spec(&[1], &[(1, with(&good, r#"{"rate":"low"}"#))], &[]);
+    assert!(go(&mut programmer, &fine).is_empty());
 }

@@ -7,12 +7,15 @@
 mod apply;
 #[cfg(test)]
 mod apply_tests;
+pub mod health;
+mod interface;
 mod show;
 mod spec;
 mod tables;
 mod vnet;
 
 pub use apply::{Applied, Programmer, TunnelChange};
+pub use interface::{INTERFACES_MAX, far_side};
 pub use show::{FibRow, ReturnRow, SourceRow};
 pub use spec::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};
 pub use tables::{Tables, VnetTables};

@@ -6,8 +6,8 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
 use super::apply::Programmer;
-use crate::fib::Nexthops;
 use crate::fib::return_table::Owner;
+use crate::fib::{Candidates, Nexthop};
 use crate::id::{VnetId, WorkerId};
 use crate::source::to_v6;
 
@@ -20,9 +20,12 @@ pub struct FibRow {
     pub vnet_name: String,
     /// The prefix.
     pub prefix: IpNet,
-    /// Where it leads: a next hop, or a list of several with their weights.
+    /// Where it leads: a next hop, or a list of candidates.
     #[serde(rename = "nexthop")]
-    pub nexthops: Nexthops,
+    pub candidates: Candidates,
+    /// Those of several candidates that take its flows at this moment.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chosen: Vec<Nexthop>,
 }
 
 /// One prefix of the return table.
@@ -56,11 +59,18 @@ impl Programmer {
         self.vnets
             .iter()
             .flat_map(|(vnet, writer)| {
-                writer.routes.iter().map(|(prefix, nexthops)| FibRow {
+                writer.routes.iter().map(|(prefix, candidates)| FibRow {
                     vnet: *vnet,
                     vnet_name: self.name(*vnet),
                     prefix,
-                    nexthops: nexthops.clone(),
+                    candidates: candidates.clone(),
+                    chosen: match candidates.single() {
+                        Some(_) => Vec::new(),
+                        None => {
+                            let chosen = writer.routes.chosen(candidates).into_iter();
+                            chosen.map(|member| member.nexthop).collect()
+                        }
+                    },
                 })
             })
             .collect()

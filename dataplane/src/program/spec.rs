@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::fib::{Nexthop, Nexthops};
+use crate::fib::{Candidates, Nexthop};
 use crate::id::{TunnelId, VnetId};
 use crate::tunnel;
+
+use super::health;
 
 /// Everything a node is told. Two nodes with the same `Spec` forward alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +20,7 @@ pub struct Spec {
     pub vnets: BTreeMap<VnetId, Vnet>,
     /// Tunnels that end on this node.
     pub tunnels: BTreeMap<TunnelId, Tunnel>,
-    /// Chosen routes, at most one per prefix and vnet.
+    /// Routes, one per prefix and vnet, with all their candidates.
     pub routes: BTreeMap<RouteKey, Route>,
 }
 
@@ -42,6 +44,14 @@ pub struct Tunnel {
     /// all tunnels of the vnet, so a more specific prefix of another tunnel takes its part away;
     /// tunnels that allow the same prefix share it.
     pub allowed: Vec<IpNet>,
+    /// Our own addresses inside the tunnel, each with the prefix of the link: /31 or /30, /127 or
+    /// /126. The customer's side has the link's other address. Known on this tunnel only; other
+    /// vnets may have the same, other tunnels of the vnet may not.
+    #[serde(default)]
+    pub interface: Vec<IpNet>,
+    /// How the tunnel is probed; `None`: not at all, and its routes have no penalty.
+    #[serde(default)]
+    pub health: Option<health::Config>,
     /// What the tunnel is made of.
     pub kind: tunnel::Config,
 }
@@ -58,15 +68,16 @@ pub struct RouteKey {
 /// Where packets for a prefix go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// One next hop, or several tunnels that share the flows by weight.
-    #[serde(rename = "nexthop")]
-    pub nexthops: Nexthops,
+    /// One next hop, or several tunnels: those of the lowest priority, with the penalty of their
+    /// health ([`super::health::State::penalty`]), share the flows by weight. The others may send from
+    /// the prefix too.
+    pub candidates: Candidates,
 }
 
 impl From<Nexthop> for Route {
     fn from(nexthop: Nexthop) -> Self {
         Self {
-            nexthops: nexthop.into(),
+            candidates: nexthop.into(),
         }
     }
 }
@@ -80,7 +91,7 @@ pub enum Change {
     /// The vnet is gone; its tunnels and routes went before.
     DeleteVnet(VnetId),
     /// The tunnel exists, with these properties.
-    PutTunnel(TunnelId, Tunnel),
+    PutTunnel(TunnelId, Box<Tunnel>),
     /// The tunnel is gone; its routes went before.
     DeleteTunnel(TunnelId),
     /// The route exists, with this next hop.
@@ -131,8 +142,8 @@ impl Spec {
         changes.extend(gone(&self.tunnels, &to.tunnels).map(|k| Change::DeleteTunnel(*k)));
         changes.extend(gone(&self.vnets, &to.vnets).map(|k| Change::DeleteVnet(*k)));
         changes.extend(new(&self.vnets, &to.vnets).map(|(k, v)| Change::PutVnet(*k, v.clone())));
-        changes
-            .extend(new(&self.tunnels, &to.tunnels).map(|(k, v)| Change::PutTunnel(*k, v.clone())));
+        let tunnels = new(&self.tunnels, &to.tunnels);
+        changes.extend(tunnels.map(|(k, v)| Change::PutTunnel(*k, Box::new(v.clone()))));
         changes.extend(new(&self.routes, &to.routes).map(|(k, v)| Change::PutRoute(*k, v.clone())));
         Delta {
             revision: to.revision,

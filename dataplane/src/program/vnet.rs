@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tables::VnetTables;
 use crate::fib::routes::{self, Full};
-use crate::fib::{NEXTHOPS_MAX, Nexthop, Nexthops, Weighted};
+use crate::fib::{CANDIDATES_MAX, Candidate, Candidates, Nexthop};
 use crate::id::TunnelId;
 use ipnet::IpNet;
 
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 pub(super) struct VnetWriter {
     pub(super) routes: routes::Writer,
     allowed: routes::Writer,
-    /// Tunnels that allow the same prefix share it; when there are more than [`NEXTHOPS_MAX`], the
+    /// Tunnels that allow the same prefix share it; when there are more than [`CANDIDATES_MAX`], the
     /// lowest numbers, whatever came first, so that the tables depend on the spec alone.
     claims: BTreeMap<IpNet, BTreeSet<TunnelId>>,
 }
@@ -86,10 +86,8 @@ impl VnetWriter {
 }
 
 /// The tunnels that share a prefix, of which there is at least one.
-fn sharers(tunnels: &BTreeSet<TunnelId>) -> Nexthops {
-    let sharers = tunnels.iter().take(NEXTHOPS_MAX).map(|tunnel| Weighted {
-        nexthop: Nexthop::Tunnel(*tunnel),
-        weight: 1,
-    });
-    Nexthops::new(sharers.collect()).expect("a few different tunnels make a group")
+fn sharers(tunnels: &BTreeSet<TunnelId>) -> Candidates {
+    let sharers = tunnels.iter().take(CANDIDATES_MAX);
+    let sharers = sharers.map(|tunnel| Candidate::from(Nexthop::Tunnel(*tunnel)));
+    Candidates::new(sharers.collect()).expect("a few different tunnels make a group")
 }

@@ -111,6 +111,8 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
         name: "t".into(),
         mtu: 1420,
         allowed: if is_edge { lan } else { edge }.to_vec(),
+        interface: Vec::new(),
+        health: None,
         kind: tunnel::Config::WireGuard(wireguard::Config {
             private_key: keys[ours],
             peer: keys[theirs].public(),
@@ -132,6 +134,8 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
             name: device.clone(),
             mtu: 1420,
             allowed: vec![prefix],
+            interface: Vec::new(),
+            health: None,
             kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
         };
         spec.tunnels.insert(TunnelId(n), link);

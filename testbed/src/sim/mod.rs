@@ -278,6 +278,8 @@ fn wireguard_tunnel(
         name: "tunnel".into(),
         mtu: MTU,
         allowed,
+        interface: Vec::new(),
+        health: None,
         kind,
     }
 }

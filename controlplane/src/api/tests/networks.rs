@@ -170,7 +170,7 @@ async fn two_vnets_with_the_same_prefixes_give_disjoint_specs() {
         (2, 2, 2)
     );
     for (key, route) in &spec.routes {
-        let Some(dataplane::fib::Nexthop::Tunnel(tunnel)) = route.nexthops.single() else {
+        let Some(dataplane::fib::Nexthop::Tunnel(tunnel)) = route.candidates.single() else {
             panic!("{route:?}");
         };
         assert_eq!(spec.tunnels[&tunnel].vnet, key.vnet);

@@ -7,7 +7,7 @@ mod world;
 use std::net::IpAddr;
 
 use super::*;
-use crate::fib::{Nexthop, Nexthops, Weighted};
+use crate::fib::{Candidate, Candidates, Nexthop};
 use crate::id::{TunnelId, VnetId};
 use crate::wire::checksum::Sum;
 use crate::wire::ip::Inner;
@@ -274,15 +274,12 @@ fn flows_share_the_tunnels_of_a_route_and_may_come_back_by_any_of_them() {
         tunnel.allowed.push("10.0.0.0/24".parse().unwrap());
         tunnel.allowed.dedup();
     }
-    let members = [one, three].map(|id| Weighted {
-        nexthop: Nexthop::Tunnel(id),
-        weight: 1,
-    });
+    let members = [one, three].map(|id| Candidate::from(Nexthop::Tunnel(id)));
     let shared = spec
         .routes
         .iter_mut()
         .find(|(key, _)| key.vnet == VnetId(1) && key.prefix == "10.0.0.0/24".parse().unwrap());
-    shared.unwrap().1.nexthops = Nexthops::new(members.to_vec()).unwrap();
+    shared.unwrap().1.candidates = Candidates::new(members.to_vec()).unwrap();
     world.edge().apply(&spec);
     let source = world.source(1, ".");
     let mut ends = std::collections::BTreeMap::new();
@@ -309,8 +306,8 @@ fn flows_share_the_tunnels_of_a_route_and_may_come_back_by_any_of_them() {
     world.assert_dropped(2, &back, DropReason::ReturnVnetMismatch);
     // A member that leaves the route may not send from it any more, and all flows arrive.
     spec.routes.values_mut().for_each(|route| {
-        if let Some(others) = route.nexthops.without(Nexthop::Tunnel(three)) {
-            route.nexthops = others;
+        if let Some(others) = route.candidates.without(Nexthop::Tunnel(three)) {
+            route.candidates = others;
         }
     });
     world.edge().apply(&spec);
@@ -333,7 +330,7 @@ fn a_tunnel_that_moves_to_another_vnet_loses_its_sessions() {
     let (id, now) = (TunnelId(3), edge.now);
     let moved = tunnel(2, (1, 13), None, &["10.3.0.0/24"]);
     for node in &mut edge.crew {
-        let put = crate::program::TunnelChange::Put(id, moved.clone());
+        let put = crate::program::TunnelChange::Put(id, Box::new(moved.clone()));
         node.apply(put, now).unwrap();
     }
     assert!(!edge.tunnels()[2].is_up);
@@ -346,7 +343,7 @@ fn an_mtu_out_of_range_is_refused_by_name() {
     let edge = world.edge();
     let mut small = tunnel(1, (1, 50), None, &[]);
     small.mtu = 575;
-    let put = crate::program::TunnelChange::Put(TunnelId(9), small);
+    let put = crate::program::TunnelChange::Put(TunnelId(9), Box::new(small));
     let now = edge.now;
     for node in &mut edge.crew {
         let refused = node.apply(put.clone(), now).unwrap_err();

@@ -38,6 +38,8 @@ pub(super) fn tunnel(
         name: format!("keys {keys:?}"),
         mtu: 1420,
         allowed: allowed.iter().map(|net| net.parse().unwrap()).collect(),
+        interface: Vec::new(),
+        health: None,
         kind: tunnel::Config::WireGuard(wireguard::Config {
             private_key: wireguard::PrivateKey([keys.0; 32]),
             peer: wireguard::PrivateKey([keys.1; 32]).public(),
