@@ -14,7 +14,7 @@ use boringtun::x25519;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use dataplane::id::{TunnelId, WorkerId};
 use dataplane::io::clock;
-use dataplane::packet::{Outbox, Transmit};
+use dataplane::packet::{Outbox, Transmit, Way};
 use dataplane::tunnel::wireguard::{self, PrivateKey};
 use dataplane::tunnel::{Config, DATAGRAM_LEN_MAX, Decap, Handle, Tunnels};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -232,9 +232,13 @@ impl End {
     }
 
     fn take(&mut self, from: SocketAddr, datagram: &mut [u8], buffer: &mut [u8]) -> Decap {
-        let taken = self
-            .tunnels
-            .decap(from, datagram, buffer, self.now, &mut self.out);
+        let taken = self.tunnels.decap(
+            Way::wireguard(from),
+            datagram,
+            buffer,
+            self.now,
+            &mut self.out,
+        );
         taken.expect("an authentic datagram is taken")
     }
 

@@ -41,6 +41,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         },
         workers: None,
         listen,
+        ipsec: Vec::new(),
+        gre: Vec::new(),
         overlay: Overlay::Site {
             routes: [routes(&config), direct_prefixes(&config)].concat(),
             address: config.router.address,

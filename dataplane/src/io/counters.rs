@@ -71,8 +71,22 @@ counters! {
         udp_trains_queued,
         /// Trains dropped because too many waited.
         udp_queue_full,
-        /// Trains dropped because no socket has the address family of their endpoint.
+        /// Trains dropped because no socket has their carrier and the address or family of their way.
         udp_no_socket,
+        /// Reads by raw IP that gave packets.
+        raw_recvs,
+        /// Packets in them.
+        raw_recv_packets,
+        /// Bytes in them, without IP headers.
+        raw_recv_bytes,
+        /// Packets that were too long or cut short, and receive calls that failed.
+        raw_recv_errors,
+        /// Packets that went out by raw IP.
+        raw_send_packets,
+        /// Bytes in them, without IP headers.
+        raw_send_bytes,
+        /// Trains lost on a send error, by raw IP.
+        raw_send_errors,
         /// Packets lost because too many batches waited for another worker.
         handover_lost,
         /// Changes of an endpoint that nobody was told of because the queue of events was full.

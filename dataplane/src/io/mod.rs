@@ -1,6 +1,6 @@
 //! Everything that touches the system: clock, TUN, UDP, kernel routes, worker thread, handle.
 //!
-//! In: packets from the TUN and from UDP sockets, commands from the handle. Out: packets, status.
+//! In: packets from the TUN, from UDP and raw IP sockets, commands from the handle. Out: packets, status.
 //! State: each worker thread owns its node, TUN queue and sockets; the handle owns what the kernel was
 //! told. Nothing here decides about a packet: that is [`crate::node`].
 
@@ -11,6 +11,7 @@ pub mod tun;
 pub mod udp;
 pub mod routes;
 mod counters;
+mod raw;
 mod port;
 mod endpoints;
 mod exchange;
@@ -20,6 +21,7 @@ mod worker;
 mod links;
 mod handle;
 mod setup;
+mod listen;
 
 pub use counters::{Counters, CountersSnapshot};
 pub use endpoints::Endpoint;

@@ -1,10 +1,14 @@
-//! A UDP socket with the bounded queue of what it could not take at once.
+//! A socket with the bounded queue of what it could not take at once.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::packet::{Carrier, Way};
 
 use super::counters::Counters;
-use super::udp::{Sent, Socket};
+use super::raw;
+use super::udp::{self, Sent};
 
 /// Trains that wait for room in the socket's buffer: 16 of 64 KiB, 1 MiB for each socket, two
 /// milliseconds at 4 Gb/s. The TUN is not read meanwhile, so the rest waits in its queue.
@@ -18,10 +22,20 @@ struct Train {
     bytes: Vec<u8>,
 }
 
-/// A UDP socket and its queue. FIFO: what waits goes before what comes.
+/// A socket of the underlay.
+#[derive(Debug)]
+enum Socket {
+    Udp(udp::Socket),
+    Raw(raw::Socket),
+}
+
+/// A socket and its queue. FIFO: what waits goes before what comes.
 #[derive(Debug)]
 pub(super) struct Port {
     socket: Socket,
+    carrier: Carrier,
+    /// Where it is bound.
+    local: SocketAddr,
     /// A ring of buffers that are used again and again.
     ring: Vec<Train>,
     head: usize,
@@ -30,16 +44,39 @@ pub(super) struct Port {
     pub(super) is_watched: bool,
 }
 
+/// What one read gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    /// Datagrams.
+    pub(super) datagrams: usize,
+    /// Their bytes.
+    pub(super) bytes: usize,
+}
+
 impl Port {
-    pub(super) fn new(socket: Socket) -> Self {
+    /// A UDP port of this carrier.
+    pub(super) fn udp(carrier: Carrier, socket: udp::Socket) -> Self {
+        let local = socket.local();
+        Self::new(carrier, local, Socket::Udp(socket))
+    }
+
+    /// A port of a carrier without UDP.
+    pub(super) fn raw(carrier: Carrier, socket: raw::Socket) -> Self {
+        let local = SocketAddr::new(socket.local(), 0);
+        Self::new(carrier, local, Socket::Raw(socket))
+    }
+
+    fn new(carrier: Carrier, local: SocketAddr, socket: Socket) -> Self {
         let empty = || Train {
-            to: socket.local(),
+            to: local,
             segment_size: 1,
             bytes: Vec::new(),
         };
         let ring = std::iter::repeat_with(empty).take(QUEUE_TRAINS).collect();
         Self {
             socket,
+            carrier,
+            local,
             ring,
             head: 0,
             waiting: 0,
@@ -47,17 +84,73 @@ impl Port {
         }
     }
 
-    pub(super) fn socket(&mut self) -> &mut Socket {
-        &mut self.socket
-    }
-
-    pub(super) fn local(&self) -> SocketAddr {
-        self.socket.local()
+    /// Whether what goes this way leaves here.
+    pub(super) fn carries(&self, way: &Way) -> bool {
+        self.carrier == way.carrier
+            && match way.local {
+                None => self.local.is_ipv4() == way.remote.is_ipv4(),
+                Some(local) => self.local.ip() == local,
+            }
     }
 
     /// Whether trains wait: then the owner asks to be told when the socket can be written.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting != 0
+    }
+
+    /// Reads once: a train by UDP, a few packets by raw IP. Each is handed on with its way and the
+    /// size of its datagrams. Reads that failed are counted, and gave nothing.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing waits.
+    pub(super) fn recv(
+        &mut self,
+        buffer: &mut [u8],
+        counters: &mut Counters,
+        mut each: impl FnMut(Way, &mut [u8], usize),
+    ) -> io::Result<Read> {
+        match &mut self.socket {
+            Socket::Udp(socket) => {
+                let train = match socket.recv(buffer) {
+                    Ok(train) => train,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                    Err(_about_one_datagram) => {
+                        counters.udp_recv_errors += 1;
+                        return Ok(Read::default());
+                    }
+                };
+                let (bytes, datagrams) = (train.len, train.len.div_ceil(train.segment_size));
+                counters.udp_recvs += 1;
+                counters.udp_recv_bytes += as_count(bytes);
+                counters.udp_recv_datagrams += as_count(datagrams);
+                let way = Way {
+                    remote: train.from,
+                    carrier: self.carrier,
+                    local: own_address(self.carrier, self.local),
+                };
+                each(way, &mut buffer[..bytes], train.segment_size);
+                Ok(Read { datagrams, bytes })
+            }
+            Socket::Raw(socket) => {
+                let one = |way, packet: &mut [u8]| each(way, packet, packet.len());
+                let received = match socket.recv(buffer, one) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                    Err(_passing) => {
+                        counters.raw_recv_errors += 1;
+                        return Ok(Read::default());
+                    }
+                };
+                counters.raw_recvs += 1;
+                counters.raw_recv_packets += as_count(received.packets);
+                counters.raw_recv_bytes += as_count(received.bytes);
+                counters.raw_recv_errors += as_count(received.errors);
+                Ok(Read {
+                    datagrams: received.packets,
+                    bytes: received.bytes,
+                })
+            }
+        }
     }
 
     /// Sends a train, or queues it.
@@ -71,8 +164,7 @@ impl Port {
         let from = if self.is_waiting() {
             0
         } else {
-            let sent = self.socket.send(to, segment_size, train);
-            match count(sent, segment_size, train, counters) {
+            match self.socket.send(to, segment_size, train, counters) {
                 Some(from) => from,
                 None => return,
             }
@@ -84,8 +176,10 @@ impl Port {
     pub(super) fn flush(&mut self, counters: &mut Counters) {
         while self.waiting != 0 {
             let train = &mut self.ring[self.head];
-            let sent = self.socket.send(train.to, train.segment_size, &train.bytes);
-            if let Some(from) = count(sent, train.segment_size, &train.bytes, counters) {
+            let sent = self
+                .socket
+                .send(train.to, train.segment_size, &train.bytes, counters);
+            if let Some(from) = sent {
                 train.bytes.drain(..from);
                 return;
             }
@@ -110,6 +204,65 @@ impl Port {
         self.waiting += 1;
         counters.udp_trains_queued += 1;
     }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Udp(socket) => socket.as_fd(),
+            Socket::Raw(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Socket {
+    /// Sends and counts. `Some(from)`: the socket is full, what begins at `from` has to wait.
+    fn send(
+        &mut self,
+        to: SocketAddr,
+        segment_size: usize,
+        train: &[u8],
+        counters: &mut Counters,
+    ) -> Option<usize> {
+        match self {
+            Self::Udp(socket) => {
+                let sent = socket.send(to, segment_size, train);
+                count(sent, segment_size, train, counters)
+            }
+            Self::Raw(socket) => {
+                let sent = socket.send(to, segment_size, train);
+                count_raw(sent, segment_size, train, counters)
+            }
+        }
+    }
+}
+
+/// The local address that a way is told apart by. A WireGuard peer may come to any that we have.
+fn own_address(carrier: Carrier, local: SocketAddr) -> Option<IpAddr> {
+    match carrier {
+        Carrier::WireGuard => None,
+        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => Some(local.ip()),
+    }
+}
+
+/// Counts what a send by raw IP did, as [`count`] does.
+fn count_raw(
+    sent: io::Result<Sent>,
+    segment_size: usize,
+    train: &[u8],
+    counters: &mut Counters,
+) -> Option<usize> {
+    let (done, rest) = match sent {
+        Ok(Sent::Whole | Sent::Singly) => (train.len(), None),
+        Ok(Sent::Full { from }) => (from, Some(from)),
+        Err(_unreachable_or_prohibited) => {
+            counters.raw_send_errors += 1;
+            return None;
+        }
+    };
+    counters.raw_send_packets += as_count(done.div_ceil(segment_size.max(1)));
+    counters.raw_send_bytes += as_count(done);
+    rest
 }
 
 /// Counts what a send did. `Some(from)`: the socket is full, what begins at `from` has to wait.
@@ -152,7 +305,7 @@ mod tests {
 
     fn port() -> Port {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        Port::new(Socket::bind(loopback).unwrap())
+        Port::udp(Carrier::WireGuard, udp::Socket::bind(loopback).unwrap())
     }
 
     #[test]
@@ -160,7 +313,7 @@ mod tests {
         let (mut a, mut b) = (port(), port());
         let mut counters = Counters::default();
         for n in 0..20_u8 {
-            a.queue(b.local(), 100, &[n; 10], &mut counters);
+            a.queue(b.local, 100, &[n; 10], &mut counters);
         }
         assert_eq!(
             (counters.udp_trains_queued, counters.udp_queue_full),
@@ -171,9 +324,11 @@ mod tests {
         assert_eq!((counters.udp_sends, counters.udp_send_bytes), (16, 160));
         let mut buffer = [0; 2048];
         let mut firsts = Vec::new();
-        while let Ok(train) = b.socket().recv(&mut buffer) {
-            firsts.extend(buffer[..train.len].chunks(train.segment_size).map(|d| d[0]));
-        }
+        let mut each = |way: Way, train: &mut [u8], segment_size: usize| {
+            assert_eq!(way, Way::wireguard(a.local));
+            firsts.extend(train.chunks(segment_size).map(|datagram| datagram[0]));
+        };
+        while b.recv(&mut buffer, &mut counters, &mut each).is_ok() {}
         assert_eq!(firsts, (0..16).collect::<Vec<u8>>());
     }
 

@@ -17,6 +17,7 @@ use nix::sys::eventfd::EventFd;
 use crate::flow;
 use crate::id::{NodeId, VnetId, WorkerId, Workers};
 use crate::node::{Node, NodeConfig, Role};
+use crate::packet;
 use crate::program::Programmer;
 use crate::source::Slice;
 
@@ -24,13 +25,11 @@ use super::endpoints::{Endpoints, Heard};
 use super::exchange::{self, Exchange};
 use super::handle::{Handle, Kernel, Line, Running, stop};
 use super::overlay::Face;
-use super::port::Port;
 use super::routes::{self, Plan, RouteError, Side};
 use super::tun::{Tun, TunConfig, TunError};
-use super::udp::Socket;
 use super::user::{Carrier, Inbox, Opener};
 use super::worker::{Lines, Worker};
-use super::{clock, steer};
+use super::{clock, listen, steer};
 
 /// Smallest MTU of the TUN: IPv6 needs it (RFC 8200, section 5).
 const MTU_MIN: u16 = 1280;
@@ -54,6 +53,11 @@ pub struct RouterConfig {
     pub workers: Option<Workers>,
     /// Where datagrams are received: one address of each family at most, and they are sent from.
     pub listen: Vec<SocketAddr>,
+    /// Addresses for IPsec: UDP ports 500 and 4500, and IP protocol 50. Each is an address of this
+    /// machine, none a wildcard: which one a peer talks to is part of what it is known by.
+    pub ipsec: Vec<IpAddr>,
+    /// Addresses for GRE, IP protocol 47, likewise.
+    pub gre: Vec<IpAddr>,
     /// Which side of the tunnels this machine is.
     pub overlay: Overlay,
     /// File that keeps where peers were heard last; without one, peers without a configured
@@ -155,6 +159,22 @@ pub enum SetupError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A wildcard where an address is needed.
+    #[error("{0} is a wildcard: IPsec and GRE need the addresses that peers talk to, one by one")]
+    Wildcard(IpAddr),
+    /// No privilege for raw IP.
+    #[error("no permission for raw IP ({0:?}): run as root or with CAP_NET_RAW")]
+    RawNotPermitted(packet::Carrier),
+    /// A raw socket.
+    #[error("raw IP ({carrier:?}) on {address} cannot be had: {source}")]
+    Raw {
+        /// For what.
+        carrier: packet::Carrier,
+        /// Where.
+        address: IpAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// No privilege for the kernel's routes.
     #[error("no permission for '{0}': run as root or with CAP_NET_ADMIN")]
     NotPermitted(String),
@@ -183,7 +203,7 @@ impl Router {
 }
 
 fn start(config: RouterConfig) -> Result<Handle, SetupError> {
-    check_listen(&config.listen)?;
+    listen::check(&config)?;
     let (faces, kernel) = match &config.overlay {
         Overlay::Userspace { .. } => (Faces::Flows(workers(&config)?), None),
         Overlay::Edge { .. } | Overlay::Site { .. } => {
@@ -355,12 +375,7 @@ fn assemble(
     heard: &Sender<Heard>,
 ) -> Result<Parts, SetupError> {
     let workers = programmer.tables().workers;
-    let mut ports: Vec<Vec<Port>> = workers.iter().map(|_| Vec::new()).collect();
-    for address in &config.listen {
-        for (of_worker, socket) in ports.iter_mut().zip(bind(*address, workers)?) {
-            of_worker.push(Port::new(socket));
-        }
-    }
+    let ports = listen::ports(config, workers)?;
     let mut lines = Vec::new();
     let mut receivers = Vec::new();
     for _ in workers.iter() {
@@ -467,26 +482,6 @@ fn plan(config: &RouterConfig, tun: &str) -> Plan {
         mtu: config.tun.mtu,
         side,
     }
-}
-
-fn check_listen(listen: &[SocketAddr]) -> Result<(), SetupError> {
-    let v4 = listen.iter().filter(|address| address.is_ipv4()).count();
-    if listen.is_empty() || v4 > 1 || listen.len() - v4 > 1 {
-        return Err(SetupError::Listen(listen.len()));
-    }
-    // Before anything is made: this says more than that a second router is one too many.
-    for address in listen {
-        drop(bind(*address, Workers::ONE)?);
-    }
-    Ok(())
-}
-
-fn bind(address: SocketAddr, workers: Workers) -> Result<Vec<Socket>, SetupError> {
-    Socket::bind_all(address, workers).map_err(|source| match source.raw_os_error() {
-        Some(libc::EADDRINUSE) => SetupError::PortInUse(address),
-        Some(libc::EADDRNOTAVAIL) => SetupError::NoSuchAddress(address.ip()),
-        _ => SetupError::Socket { address, source },
-    })
 }
 
 /// The name is abstract (unix(7)), so it belongs to the network namespace, and is free again when

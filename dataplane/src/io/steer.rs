@@ -6,8 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc::sock_filter;
+use socket2::SockFilter;
 
-use crate::id::Workers;
+use crate::id::{WorkerId, Workers};
+use crate::packet::Carrier;
 use crate::source::Slice;
 
 use super::sys;
@@ -22,7 +24,65 @@ pub(super) fn by_receiver_index(socket: &impl AsRawFd) -> io::Result<()> {
     sys::set_reuseport_filter(socket, &RECEIVER_INDEX)
 }
 
+/// Lets the kernel give each ESP packet in UDP to the socket of the worker that the first byte of its
+/// SPI names, and each IKE message, here and on IKE's own port, to that of our SPI's first byte; a
+/// first request, which names nobody, by a hash. See [`by_receiver_index`].
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(super) fn by_spi(socket: &impl AsRawFd, carrier: Carrier) -> io::Result<()> {
+    match carrier {
+        Carrier::NatT => sys::set_reuseport_filter(socket, &SPI_OR_MARKER),
+        Carrier::Ike => sys::set_reuseport_filter(socket, &ike(0)),
+        Carrier::WireGuard | Carrier::Esp | Carrier::Gre => Ok(()),
+    }
+}
+
+/// Lets a raw socket have only what is its worker's: ESP packets by the first byte of their SPI,
+/// where the first worker has those that name none, and of GRE the first has all.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(super) fn by_spi_of_packet(
+    socket: &socket2::Socket,
+    carrier: Carrier,
+    is_ipv4: bool,
+    (worker, workers): (WorkerId, Workers),
+) -> io::Result<()> {
+    let is_first = worker == WorkerId(0);
+    if carrier != Carrier::Esp || workers == Workers::ONE {
+        let verdict = if is_first { u32::MAX } else { 0 };
+        return socket.attach_filter(&[filter(op(RETURN, 0, 0, verdict))]);
+    }
+    // A filter sees a packet from its IPv4 header on, or from behind that of IPv6.
+    let (x, load) = if is_ipv4 {
+        (op(LOAD_HEADER_LEN, 0, 0, 0), LOAD_BYTE_AT_X)
+    } else {
+        (op(LOAD_X, 0, 0, 0), LOAD_BYTE)
+    };
+    let (worker, count) = (worker.0.into(), workers.count().into());
+    let others = u8::from(!is_first);
+    socket.attach_filter(&[
+        filter(x),
+        filter(op(load, 0, 0, 0)),
+        filter(op(JUMP_EQUAL, 1, 0, worker)),
+        filter(op(JUMP_LEAST, others, 1, count)),
+        filter(op(RETURN, 0, 0, u32::MAX)),
+        filter(op(RETURN, 0, 0, 0)),
+    ])
+}
+
+fn filter(op: sock_filter) -> SockFilter {
+    SockFilter::new(op.code, op.jt, op.jf, op.k)
+}
+
 const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const LOAD_BYTE_AT_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
+const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const LOAD_HEADER_LEN: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH
+const LOAD_X: u16 = 0x01; // BPF_LDX | BPF_IMM
+const JUMP_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const JUMP_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const RETURN_A: u16 = 0x16; // BPF_RET | BPF_A
@@ -48,6 +108,41 @@ const RECEIVER_INDEX: [sock_filter; 9] = [
     op(RETURN_A, 0, 0, 0),
     op(RETURN, 0, 0, u32::MAX), // no such socket: by hash
 ];
+
+/// The initiator of an IKE SA says so (flag 0x08, RFC 7296 section 3.1): then we are the responder.
+const fn ike(at: u32) -> [sock_filter; 9] {
+    [
+        op(LOAD_BYTE, 0, 0, at + 19),
+        op(JUMP_SET, 2, 0, 0x08),
+        op(LOAD_BYTE, 0, 0, at),
+        op(RETURN_A, 0, 0, 0),
+        op(LOAD_WORD, 0, 0, at + 12),
+        op(JUMP_EQUAL, 2, 0, 0), // no SPI: a first request
+        op(LOAD_BYTE, 0, 0, at + 8),
+        op(RETURN_A, 0, 0, 0),
+        op(RETURN, 0, 0, u32::MAX), // no such socket: by hash
+    ]
+}
+
+/// ESP begins with its SPI, which is not 0; before an IKE message stands 0 (RFC 3948 section 2.2).
+const SPI_OR_MARKER: [sock_filter; 13] = {
+    let [a, b, c, d, e, f, g, h, i] = ike(4);
+    [
+        op(LOAD_WORD, 0, 0, 0),
+        op(JUMP_EQUAL, 2, 0, 0),
+        op(LOAD_BYTE, 0, 0, 0),
+        op(RETURN_A, 0, 0, 0),
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+    ]
+};
 
 /// A program that gives the index of the worker that an overlay packet's source address belongs to:
 /// the slice's /24s go to the workers in turn ([`Slice::worker_net`]).

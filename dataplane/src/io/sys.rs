@@ -1,4 +1,5 @@
-//! System calls that no library wraps: ioctls of a TUN device, BPF. The only unsafe of `io`.
+//! System calls that no library wraps: ioctls of a TUN device, BPF, many packets with one call. The only
+//! unsafe of `io`.
 
 #![expect(
     unsafe_code,
@@ -7,9 +8,11 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::libc::{self, c_int, c_short, c_uint};
+use socket2::{SockAddr, SockAddrStorage};
 
 /// Flags of `TUNSETIFF` and `TUNSETOFFLOAD` (`linux/if_tun.h`).
 pub(super) mod flag {
@@ -170,6 +173,111 @@ pub(super) fn set_reuseport_filter(
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Messages of one call: a train has at most as many datagrams.
+const MESSAGES_MAX: usize = 64;
+
+/// Sends the first datagrams of a train, one message each: how many went, at least one.
+///
+/// # Errors
+/// Those of sendmmsg(2) about the first of them.
+pub(super) fn send_each(
+    socket: &impl AsRawFd,
+    to: &SockAddr,
+    segment_size: usize,
+    train: &[u8],
+) -> io::Result<usize> {
+    let mut parts = [const { empty_part() }; MESSAGES_MAX];
+    let mut messages = [const { empty_message() }; MESSAGES_MAX];
+    let mut count = 0;
+    let datagrams = train.chunks(segment_size.max(1));
+    for ((datagram, part), message) in datagrams.zip(&mut parts).zip(&mut messages) {
+        part.iov_base = datagram.as_ptr().cast_mut().cast();
+        part.iov_len = datagram.len();
+        message.msg_hdr.msg_name = to.as_ptr().cast_mut().cast();
+        message.msg_hdr.msg_namelen = to.len();
+        message.msg_hdr.msg_iov = part;
+        message.msg_hdr.msg_iovlen = 1;
+        count += 1;
+    }
+    // SAFETY: the first `count` messages point at `to`, at parts and by those at datagrams, which the
+    // kernel reads and which all live until after the call.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())
+}
+
+/// Receives up to `arrived.len()` packets, each into its `piece` bytes of `buffer`: how many. Of each
+/// its length and sender; neither when it was longer than its piece.
+///
+/// # Errors
+/// Those of recvmmsg(2).
+pub(super) fn recv_each<const N: usize>(
+    socket: &impl AsRawFd,
+    buffer: &mut [u8],
+    piece: usize,
+    arrived: &mut [(usize, Option<SocketAddr>); N],
+) -> io::Result<usize> {
+    let mut parts = [const { empty_part() }; N];
+    let mut messages = [const { empty_message() }; N];
+    let mut names = [const { None }; N].map(|_: Option<()>| SockAddrStorage::zeroed());
+    let name_len = names.first().map_or(0, SockAddrStorage::size_of);
+    let mut count = 0;
+    let pieces = buffer.chunks_exact_mut(piece);
+    for (((piece, part), message), name) in
+        pieces.zip(&mut parts).zip(&mut messages).zip(&mut names)
+    {
+        part.iov_base = piece.as_mut_ptr().cast();
+        part.iov_len = piece.len();
+        message.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
+        message.msg_hdr.msg_namelen = name_len;
+        message.msg_hdr.msg_iov = part;
+        message.msg_hdr.msg_iovlen = 1;
+        count += 1;
+    }
+    // SAFETY: the first `count` messages point at names, at parts and by those at pieces of the buffer,
+    // which the kernel writes within their lengths and which all live until after the call.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+        )
+    };
+    let received = usize::try_from(received).map_err(|_negative| io::Error::last_os_error())?;
+    for ((arrived, message), name) in arrived.iter_mut().zip(&messages[..received]).zip(names) {
+        let is_cut = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+        // SAFETY: the kernel wrote an address of this length.
+        let name = unsafe { SockAddr::new(name, message.msg_hdr.msg_namelen) };
+        let len = usize::try_from(message.msg_len).unwrap_or(0);
+        *arrived = if is_cut {
+            (0, None)
+        } else {
+            (len, name.as_socket())
+        };
+    }
+    Ok(received)
+}
+
+const fn empty_part() -> libc::iovec {
+    libc::iovec {
+        iov_base: std::ptr::null_mut(),
+        iov_len: 0,
+    }
+}
+
+const fn empty_message() -> libc::mmsghdr {
+    // SAFETY: a `mmsghdr` is numbers and pointers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
 }
 
 /// Takes over the descriptor of something that gives it up.

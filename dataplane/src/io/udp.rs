@@ -11,6 +11,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, 
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, Type};
 
 use crate::id::Workers;
+use crate::packet::Carrier;
 
 use super::steer;
 
@@ -74,7 +75,11 @@ impl Socket {
     ///
     /// # Errors
     /// Those of socket(2) and bind(2).
-    pub fn bind_all(local: SocketAddr, workers: Workers) -> io::Result<Vec<Self>> {
+    pub fn bind_all(
+        carrier: Carrier,
+        local: SocketAddr,
+        workers: Workers,
+    ) -> io::Result<Vec<Self>> {
         if workers == Workers::ONE {
             return Ok(vec![Self::bind(local)?]);
         }
@@ -90,7 +95,7 @@ impl Socket {
             socket.set_reuse_port(true)?;
             socket.bind(&local.into())?;
             if sockets.is_empty()
-                && let Err(error) = steer::by_receiver_index(&socket)
+                && let Err(error) = steer(&socket, carrier)
             {
                 tracing::info!(%local, %error, "datagrams are spread by hash, and handed over");
             }
@@ -229,6 +234,15 @@ impl AsFd for Socket {
     }
 }
 
+fn steer(socket: &socket2::Socket, carrier: Carrier) -> io::Result<()> {
+    match carrier {
+        Carrier::WireGuard => steer::by_receiver_index(socket),
+        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => {
+            steer::by_spi(socket, carrier)
+        }
+    }
+}
+
 fn open(local: SocketAddr) -> io::Result<socket2::Socket> {
     let socket =
         socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
@@ -240,7 +254,7 @@ fn open(local: SocketAddr) -> io::Result<socket2::Socket> {
 }
 
 /// Asks for big buffers: past the system's limit with `CAP_NET_ADMIN`, up to it without.
-fn set_buffers(socket: &socket2::Socket) -> io::Result<()> {
+pub(super) fn set_buffers(socket: &socket2::Socket) -> io::Result<()> {
     use nix::sys::socket::setsockopt;
     if setsockopt(socket, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
         socket.set_recv_buffer_size(BUFFER_BYTES)?;

@@ -183,7 +183,7 @@ impl Worker {
             is_tun_watched: true,
         };
         for (token, port) in (PORTS..).zip(&mut worker.ports) {
-            worker.epoll.add(port.socket(), readable(token))?;
+            worker.epoll.add(&*port, readable(token))?;
         }
         Ok(worker)
     }
@@ -307,23 +307,17 @@ impl Worker {
             && bytes < BATCH_BYTES
             && datagrams < BATCH_DATAGRAMS
         {
-            let train = match self.ports[index].socket().recv(&mut self.buffer) {
-                Ok(train) => train,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_about_one_datagram) => {
-                    self.counters.udp_recv_errors += 1;
-                    reads += 1;
-                    continue;
-                }
+            let node = &mut self.node;
+            let each = |way, train: &mut [u8], segment_size| {
+                node.handle_train(way, (train, segment_size), now);
             };
+            match self.ports[index].recv(&mut self.buffer, &mut self.counters, each) {
+                Ok(read) => {
+                    (bytes, datagrams) = (bytes + read.bytes, datagrams + read.datagrams);
+                }
+                Err(_nothing_waits) => break,
+            }
             reads += 1;
-            self.counters.udp_recvs += 1;
-            self.counters.udp_recv_bytes += as_count(train.len);
-            let count = train.len.div_ceil(train.segment_size);
-            self.counters.udp_recv_datagrams += as_count(count);
-            (bytes, datagrams) = (bytes + train.len, datagrams + count);
-            let train_bytes = (&mut self.buffer[..train.len], train.segment_size);
-            self.node.handle_train(train.from, train_bytes, now);
         }
         if bytes < BATCH_BYTES && datagrams < BATCH_DATAGRAMS {
             self.port_appetites[index].adapt(reads);
@@ -439,13 +433,15 @@ impl Worker {
         while let Some(transmit) = self.node.poll_transmit() {
             match transmit {
                 Transmit::Underlay {
-                    to,
+                    way,
                     segment_size,
                     bytes,
                 } => {
-                    let of_family = |port: &&mut Port| port.local().is_ipv4() == to.is_ipv4();
-                    match self.ports.iter_mut().find(of_family) {
-                        Some(port) => port.send(to, segment_size, bytes, &mut self.counters),
+                    let mut ports = self.ports.iter_mut();
+                    match ports.find(|port| port.carries(&way)) {
+                        Some(port) => {
+                            port.send(way.remote, segment_size, bytes, &mut self.counters);
+                        }
                         None => self.counters.udp_no_socket += 1,
                     }
                 }
@@ -486,7 +482,7 @@ impl Worker {
                 // Only then: a socket with room would wake at once, and again.
                 flags.set(EpollFlags::EPOLLOUT, port.is_waiting());
                 self.epoll
-                    .modify(port.socket(), &mut EpollEvent::new(flags, token))?;
+                    .modify(&*port, &mut EpollEvent::new(flags, token))?;
             }
         }
         if is_waiting == self.is_tun_watched {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::fib::{Guard, Nexthop};
 use crate::id::{TunnelId, VnetId, WorkerId};
-use crate::packet::{Exit, Offload, Parcel, Segments};
+use crate::packet::{Carrier, Exit, Offload, Parcel, Segments, Way};
 use crate::program::VnetTables;
 use crate::source;
 use crate::tunnel::{Decap, Tunnels};
@@ -27,18 +27,18 @@ impl Node {
     /// One datagram. `scratch` holds the inner packet while it is here.
     pub(super) fn ingress(
         &mut self,
-        from: SocketAddr,
+        way: Way,
         (datagram, arrival): (&[u8], Arrival),
         scratch: &mut [u8],
         now: Instant,
         guard: &Guard,
     ) -> Result<(), DropReason> {
-        if let Some(other) = self.addressee(datagram) {
-            return self.hand_over(other, arrival, Parcel::Underlay(from), datagram);
+        if let Some(other) = self.addressee(way.carrier, datagram) {
+            return self.hand_over(other, arrival, Parcel::Underlay(way), datagram);
         }
         let decap = self
             .tunnels
-            .decap(from, datagram, scratch, now, &mut self.outbox)?;
+            .decap(way, datagram, scratch, now, &mut self.outbox)?;
         let (tunnel, len) = match decap {
             Decap::Inner { tunnel, len } => (tunnel, len),
             Decap::Control => {
@@ -47,7 +47,7 @@ impl Node {
             }
             Decap::Elsewhere { tunnel } => {
                 let owner = self.config.workers.owner(tunnel);
-                let parcel = Parcel::Initiation(from, tunnel);
+                let parcel = Parcel::Initiation(way.remote, tunnel);
                 return self.hand_over(owner, arrival, parcel, datagram);
             }
         };
@@ -63,11 +63,12 @@ impl Node {
     }
 
     /// Another worker of this node, if the datagram names one.
-    fn addressee(&self, datagram: &[u8]) -> Option<WorkerId> {
+    fn addressee(&self, carrier: Carrier, datagram: &[u8]) -> Option<WorkerId> {
         let NodeConfig {
             worker, workers, ..
         } = self.config;
-        Tunnels::addressee(datagram).filter(|other| *other != worker && workers.has(*other))
+        Tunnels::addressee(carrier, datagram)
+            .filter(|other| *other != worker && workers.has(*other))
     }
 
     /// A handshake initiation for a tunnel of ours that arrived at another worker.

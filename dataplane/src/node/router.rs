@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::id::{NodeId, TunnelId, TunnelMap, VnetId, WorkerId, Workers};
-use crate::packet::{Batch, Exit, Offload, Outbox, Parcel, Transmit};
+use crate::packet::{Batch, Exit, Offload, Outbox, Parcel, Transmit, Way};
 use crate::program::{self, Tables, TunnelChange};
 use crate::source::Slice;
 use crate::tunnel::bucket::Bucket;
@@ -193,15 +193,15 @@ impl Node {
     }
 
     /// Takes a datagram from the underlay.
-    pub fn handle_underlay(&mut self, from: SocketAddr, datagram: &mut [u8], now: Instant) {
+    pub fn handle_underlay(&mut self, way: Way, datagram: &mut [u8], now: Instant) {
         let segment_size = datagram.len();
-        self.handle_train(from, (datagram, segment_size), now);
+        self.handle_train(way, (datagram, segment_size), now);
     }
 
-    /// Takes datagrams of one sender: `segment_size` bytes each, the last may be shorter.
+    /// Takes datagrams that came by one way: `segment_size` bytes each, the last may be shorter.
     pub fn handle_train(
         &mut self,
-        from: SocketAddr,
+        way: Way,
         (train, segment_size): (&mut [u8], usize),
         now: Instant,
     ) {
@@ -210,7 +210,7 @@ impl Node {
         for datagram in train.chunks_mut(segment_size.max(1)) {
             self.counters.underlay_rx += 1;
             let datagram = (&*datagram, Arrival::Direct);
-            let done = self.ingress(from, datagram, &mut scratch, now, &guard);
+            let done = self.ingress(way, datagram, &mut scratch, now, &guard);
             self.count(done);
         }
         self.scratch = scratch;
@@ -255,9 +255,9 @@ impl Node {
         for (parcel, packet) in batch.iter_mut() {
             self.counters.handed_in += 1;
             let done = match parcel {
-                Parcel::Underlay(from) => {
+                Parcel::Underlay(way) => {
                     let datagram = (&*packet, Arrival::HandedOver);
-                    self.ingress(from, datagram, &mut scratch, now, &guard)
+                    self.ingress(way, datagram, &mut scratch, now, &guard)
                 }
                 Parcel::Initiation(from, tunnel) => {
                     self.initiation((from, tunnel), packet, &mut scratch)

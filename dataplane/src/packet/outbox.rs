@@ -1,23 +1,22 @@
 //! What a node has to send: trains for the underlay, super-packets for devices.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use crate::id::{TunnelId, WorkerId, Workers};
 use crate::wire::ip::Inner;
 
-use super::Offload;
 use super::coalesce::Coalescer;
 use super::handover::{Batch, Handovers, Parcel};
 use super::train::Trains;
+use super::{Offload, Way};
 
 /// One thing to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transmit<'a> {
-    /// Datagrams of one length each (the last may be shorter), for one UDP send with `UDP_SEGMENT`.
+    /// Datagrams of one length each (the last may be shorter): by UDP, one send with `UDP_SEGMENT`.
     Underlay {
-        /// Where they go.
-        to: SocketAddr,
+        /// How and where they go.
+        way: Way,
         /// Length of each datagram but the last.
         segment_size: usize,
         /// The datagrams, one behind the other.
@@ -74,11 +73,11 @@ impl Outbox {
         super::train::segments_of_train(datagram_len)
     }
 
-    /// Room for a datagram of at most `max` bytes at the end of the train for `to`. `None` when the
+    /// Room for a datagram of at most `max` bytes at the end of the train for `way`. `None` when the
     /// pool is used up or `max` is above 65,000: the caller drops and counts. A reservation that
     /// is not committed costs nothing.
-    pub fn reserve(&mut self, to: SocketAddr, max: usize) -> Option<&mut [u8]> {
-        self.trains.reserve(to, max)
+    pub fn reserve(&mut self, way: Way, max: usize) -> Option<&mut [u8]> {
+        self.trains.reserve(way, max)
     }
 
     /// Sends the first `len` bytes of what [`Outbox::reserve`] gave last. Without a reservation, or
@@ -138,9 +137,9 @@ impl Outbox {
     /// nothing. What has been given cannot grow any more: call it at the end of a batch.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
         if self.trains.len() > 0 {
-            let (to, segment_size, bytes) = self.trains.pop()?;
+            let (way, segment_size, bytes) = self.trains.pop()?;
             return Some(Transmit::Underlay {
-                to,
+                way,
                 segment_size,
                 bytes,
             });

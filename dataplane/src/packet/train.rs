@@ -1,7 +1,9 @@
-//! Trains: datagrams of one size for one destination, side by side in one buffer.
+//! Trains: datagrams of one size for one way, side by side in one buffer.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::Way;
 
 /// Datagrams of one train: `UDP_MAX_SEGMENTS` of linux/udp.h was 64 before 6.9, and is 128 since.
 pub(super) const SEGMENTS_MAX: usize = 64;
@@ -38,7 +40,7 @@ pub(super) struct Trains {
 
 #[derive(Clone, Copy)]
 struct Train {
-    to: SocketAddr,
+    way: Way,
     segment_size: usize,
     len: usize,
     segments: usize,
@@ -47,16 +49,16 @@ struct Train {
 
 #[derive(Clone, Copy)]
 struct Reserved {
-    to: SocketAddr,
+    way: Way,
     max: usize,
     /// The train it lies in; `None` for the next free one.
     train: Option<usize>,
 }
 
 impl Train {
-    fn new(to: SocketAddr) -> Self {
+    fn new(way: Way) -> Self {
         Self {
-            to,
+            way,
             segment_size: 0,
             len: 0,
             segments: 0,
@@ -80,7 +82,7 @@ impl Train {
 
 impl Trains {
     pub(super) fn new() -> Self {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let nowhere = Way::wireguard(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
         Self {
             slab: vec![0; TRAINS_MAX * BUFFER_LEN],
             trains: vec![Train::new(nowhere); TRAINS_MAX],
@@ -94,18 +96,18 @@ impl Trains {
         self.queue.len()
     }
 
-    pub(super) fn reserve(&mut self, to: SocketAddr, max: usize) -> Option<&mut [u8]> {
+    pub(super) fn reserve(&mut self, way: Way, max: usize) -> Option<&mut [u8]> {
         self.reserved = None;
         if max > TRAIN_BYTES_MAX {
             return None;
         }
-        // Only the newest train of a destination may grow, or datagrams would overtake each other.
+        // Only the newest train of a way may grow, or datagrams would overtake each other.
         let newest = self
             .queue
             .iter()
             .rev()
             .copied()
-            .find(|&index| self.trains[index].to == to);
+            .find(|&index| self.trains[index].way == way);
         let open = newest.filter(|&index| {
             let train = &self.trains[index];
             // What turns out not to fit moves to a free train, so there has to be one.
@@ -117,7 +119,7 @@ impl Trains {
             None => self.free.last()? * BUFFER_LEN,
         };
         self.reserved = Some(Reserved {
-            to,
+            way,
             max,
             train: open,
         });
@@ -143,7 +145,7 @@ impl Trains {
                     let from = old * BUFFER_LEN + self.trains[old].len;
                     self.slab.copy_within(from..from + len, index * BUFFER_LEN);
                 }
-                self.trains[index] = Train::new(reserved.to);
+                self.trains[index] = Train::new(reserved.way);
                 self.queue.push_back(index);
                 index
             }
@@ -151,16 +153,16 @@ impl Trains {
         self.trains[index].append(len);
     }
 
-    /// The oldest train: where it goes, its segment size, its bytes. Its buffer is free again as
+    /// The oldest train: its way, its segment size, its bytes. Its buffer is free again as
     /// soon as the caller lets go of it.
-    pub(super) fn pop(&mut self) -> Option<(SocketAddr, usize, &[u8])> {
+    pub(super) fn pop(&mut self) -> Option<(Way, usize, &[u8])> {
         self.reserved = None;
         let index = self.queue.pop_front()?;
         self.free.push(index);
         let train = &self.trains[index];
         let start = index * BUFFER_LEN;
         Some((
-            train.to,
+            train.way,
             train.segment_size,
             &self.slab[start..start + train.len],
         ))

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::id::{TunnelId, WorkerId};
-use crate::packet::{Exit, Outbox};
+use crate::packet::{Carrier, Exit, Outbox, Way};
 
 use super::{Config, Decap, Event, Refusal, Status, wireguard};
 
@@ -119,8 +119,11 @@ impl Tunnels {
 
     /// The worker that a datagram names; `None` when any of them can tell.
     #[must_use]
-    pub fn addressee(datagram: &[u8]) -> Option<WorkerId> {
-        wireguard::addressee(datagram)
+    pub fn addressee(carrier: Carrier, datagram: &[u8]) -> Option<WorkerId> {
+        match carrier {
+            Carrier::WireGuard => wireguard::addressee(datagram),
+            Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => None,
+        }
     }
 
     /// Decapsulates `datagram` into `buffer` ([`super::DATAGRAM_LEN_MAX`] bytes).
@@ -129,13 +132,16 @@ impl Tunnels {
     /// [`Refusal`] when the datagram was dropped.
     pub fn decap(
         &mut self,
-        from: SocketAddr,
+        way: Way,
         datagram: &[u8],
         buffer: &mut [u8],
         now: Instant,
         out: &mut Outbox,
     ) -> Result<Decap, Refusal> {
-        self.wireguard.decap(from, datagram, buffer, now, out)
+        match way.carrier {
+            Carrier::WireGuard => self.wireguard.decap(way.remote, datagram, buffer, now, out),
+            Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => Err(Refusal::UnknownPeer),
+        }
     }
 
     /// Takes a datagram that another worker found to be a handshake initiation for this tunnel.

@@ -64,6 +64,8 @@ fn router() {
         },
         workers: setting("PC_WORKERS").map(|count| Workers::new(count.parse().unwrap()).unwrap()),
         listen: vec![SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port)],
+        ipsec: Vec::new(),
+        gre: Vec::new(),
         overlay,
         endpoint_cache: setting("PC_CACHE").map(Into::into),
     };

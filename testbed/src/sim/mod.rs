@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use dataplane::fib::Nexthop;
 use dataplane::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use dataplane::node::{Node, NodeConfig, Role};
-use dataplane::packet::{Offload, Segments, Transmit};
+use dataplane::packet::{Offload, Segments, Transmit, Way};
 use dataplane::program::{Programmer, Route, RouteKey, Spec, Tables, Tunnel, Vnet};
 use dataplane::source::{self, Slice};
 use dataplane::tunnel::{self, wireguard};
@@ -152,9 +152,11 @@ impl World {
                 continue;
             }
             if to == self.edge_address {
-                self.edge.handle_underlay(from, &mut bytes, self.now);
+                self.edge
+                    .handle_underlay(Way::wireguard(from), &mut bytes, self.now);
             } else if let Some(site) = self.sites.iter_mut().find(|site| site.address == to) {
-                site.node.handle_underlay(from, &mut bytes, self.now);
+                site.node
+                    .handle_underlay(Way::wireguard(from), &mut bytes, self.now);
             }
         }
         self.drain_edge();
@@ -165,14 +167,14 @@ impl World {
         while let Some(transmit) = self.edge.poll_transmit() {
             match transmit {
                 Transmit::Underlay {
-                    to,
+                    way,
                     segment_size,
                     bytes,
                 } => {
                     let from = self.edge_address;
                     let datagrams = bytes.chunks(segment_size);
                     self.wire
-                        .extend(datagrams.map(|datagram| (from, to, datagram.to_vec())));
+                        .extend(datagrams.map(|datagram| (from, way.remote, datagram.to_vec())));
                 }
                 Transmit::Device {
                     offload, packet, ..
@@ -194,14 +196,14 @@ impl World {
         while let Some(transmit) = site.node.poll_transmit() {
             match transmit {
                 Transmit::Underlay {
-                    to,
+                    way,
                     segment_size,
                     bytes,
                 } => {
                     let datagrams = bytes.chunks(segment_size);
                     let address = site.address;
                     self.wire
-                        .extend(datagrams.map(|datagram| (address, to, datagram.to_vec())));
+                        .extend(datagrams.map(|datagram| (address, way.remote, datagram.to_vec())));
                 }
                 Transmit::Device {
                     offload, packet, ..

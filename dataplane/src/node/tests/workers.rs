@@ -4,7 +4,7 @@ use super::world::{End, World, ip, site_at};
 use super::{packet, seal};
 use crate::id::{TunnelId, VnetId, WorkerId};
 use crate::node::DropReason;
-use crate::packet::{Exit, Offload, Outbox, Parcel, Transmit};
+use crate::packet::{Exit, Offload, Outbox, Parcel, Transmit, Way};
 
 /// Gives the edge's worker `n` a packet from the overlay.
 fn send_by(edge: &mut End, n: usize, packet: &[u8]) {
@@ -74,7 +74,12 @@ fn what_was_handed_over_wrongly_is_dropped_and_not_handed_on() {
     assert_eq!(edge.dropped(DropReason::HandoverLoops), 1);
     // A data message whose index names worker 2.
     let datagram = [&[4, 0, 0, 0, 1, 0, 0, 2][..], &[0; 40]].concat();
-    handed(edge, 1, Parcel::Underlay(site_at(3)), &datagram);
+    handed(
+        edge,
+        1,
+        Parcel::Underlay(Way::wireguard(site_at(3))),
+        &datagram,
+    );
     assert_eq!(edge.dropped(DropReason::HandoverLoops), 2);
     let initiation = Parcel::Initiation(site_at(3), TunnelId(3));
     handed(edge, 1, initiation, &[1; 148]);
@@ -113,7 +118,7 @@ fn sites_of_one_vnet_whose_tunnels_have_different_owners_reach_each_other() {
     let (_, mut datagram) = world.site(1).sent().remove(0);
     let now = world.edge().now;
     let edge = world.edge();
-    edge.crew[0].handle_underlay(site_at(1), &mut datagram, now);
+    edge.crew[0].handle_underlay(Way::wireguard(site_at(1)), &mut datagram, now);
     let out = edge.sent();
     assert_eq!(out.len(), 1);
     assert_eq!(out[0].0, site_at(3));

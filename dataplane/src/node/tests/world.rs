@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::fib::Nexthop;
 use crate::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use crate::node::{Counters, DropReason, Node, NodeConfig, Role, TunnelStatus};
-use crate::packet::{Offload, Transmit};
+use crate::packet::{Offload, Transmit, Way};
 use crate::program::{Programmer, Route, RouteKey, Spec, Tunnel, Vnet};
 use crate::source::{self, Slice};
 use crate::tunnel::{self, wireguard};
@@ -125,7 +125,8 @@ impl End {
 
     pub(super) fn hear(&mut self, from: SocketAddr, datagram: &mut [u8]) {
         let now = self.now;
-        self.next().handle_underlay(from, datagram, now);
+        self.next()
+            .handle_underlay(Way::wireguard(from), datagram, now);
     }
 
     pub(super) fn tunnels(&self) -> Vec<TunnelStatus> {
@@ -165,10 +166,14 @@ impl End {
             while let Some(transmit) = node.poll_transmit() {
                 match transmit {
                     Transmit::Underlay {
-                        to,
+                        way,
                         segment_size,
                         bytes,
-                    } => all.extend(bytes.chunks(segment_size).map(|one| (to, one.to_vec()))),
+                    } => all.extend(
+                        bytes
+                            .chunks(segment_size)
+                            .map(|one| (way.remote, one.to_vec())),
+                    ),
                     Transmit::Device { packet, .. } => self.overlay.push(packet.to_vec()),
                 }
             }

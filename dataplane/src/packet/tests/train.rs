@@ -7,11 +7,11 @@ use proptest::prelude::*;
 
 use super::super::*;
 
-fn to(host: u8) -> SocketAddr {
-    SocketAddr::from(([198, 51, 100, host], 51820))
+fn to(host: u8) -> Way {
+    Way::wireguard(SocketAddr::from(([198, 51, 100, host], 51820)))
 }
 
-fn send(outbox: &mut Outbox, to: SocketAddr, max: usize, datagram: &[u8]) -> bool {
+fn send(outbox: &mut Outbox, to: Way, max: usize, datagram: &[u8]) -> bool {
     let Some(room) = outbox.reserve(to, max) else {
         return false;
     };
@@ -22,11 +22,11 @@ fn send(outbox: &mut Outbox, to: SocketAddr, max: usize, datagram: &[u8]) -> boo
 }
 
 /// Each train: destination and datagrams.
-fn drain(outbox: &mut Outbox) -> Vec<(SocketAddr, Vec<Vec<u8>>)> {
+fn drain(outbox: &mut Outbox) -> Vec<(Way, Vec<Vec<u8>>)> {
     let mut all = Vec::new();
     while let Some(transmit) = outbox.poll_transmit() {
         let Transmit::Underlay {
-            to,
+            way: to,
             segment_size,
             bytes,
         } = transmit
@@ -41,7 +41,7 @@ fn drain(outbox: &mut Outbox) -> Vec<(SocketAddr, Vec<Vec<u8>>)> {
     all
 }
 
-fn lens(outbox: &mut Outbox) -> Vec<(SocketAddr, Vec<usize>)> {
+fn lens(outbox: &mut Outbox) -> Vec<(Way, Vec<usize>)> {
     let lens = |datagrams: Vec<Vec<u8>>| datagrams.iter().map(Vec::len).collect();
     drain(outbox)
         .into_iter()
@@ -59,6 +59,22 @@ fn equal_datagrams_share_a_train_that_a_shorter_one_ends() {
         lens(&mut outbox),
         [(to(1), vec![1452, 1452, 96]), (to(1), vec![1452, 96])]
     );
+}
+
+#[test]
+fn datagrams_of_two_carriers_or_local_addresses_share_no_train() {
+    let mut outbox = Outbox::new();
+    let [near, other, far] = [1, 2, 3].map(|host| [198, 51, 100, host].into());
+    let ways = [
+        Way::raw(Carrier::Esp, near, far),
+        Way::raw(Carrier::Gre, near, far),
+        Way::raw(Carrier::Esp, other, far),
+    ];
+    for way in ways.iter().chain(&ways) {
+        assert!(send(&mut outbox, *way, 100, &[1; 100]));
+    }
+    let expected = ways.map(|way| (way, vec![100, 100]));
+    assert_eq!(lens(&mut outbox), expected);
 }
 
 #[test]
@@ -152,7 +168,7 @@ proptest! {
         datagrams in prop::collection::vec((0_u8..4, len(), 0_usize..1600), 1..300),
     ) {
         let mut outbox = Outbox::new();
-        let mut expected: HashMap<SocketAddr, Vec<Vec<u8>>> = HashMap::new();
+        let mut expected: HashMap<Way, Vec<Vec<u8>>> = HashMap::new();
         for (at, (host, len, spare)) in datagrams.into_iter().enumerate() {
             let datagram = vec![u8::try_from(at % 256).unwrap(); len];
             if send(&mut outbox, to(host), len + spare, &datagram) {
@@ -162,7 +178,7 @@ proptest! {
                 prop_assert!(at > 64);
             }
         }
-        let mut seen: HashMap<SocketAddr, Vec<Vec<u8>>> = HashMap::new();
+        let mut seen: HashMap<Way, Vec<Vec<u8>>> = HashMap::new();
         for (to, datagrams) in drain(&mut outbox) {
             seen.entry(to).or_default().extend(datagrams);
         }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use boringtun::noise::Packet;
 
 use crate::id::TunnelId;
-use crate::packet::Outbox;
+use crate::packet::{Outbox, Way};
 use crate::tunnel::Refusal;
 
 use super::device::{Slot, free};
@@ -114,7 +114,8 @@ impl Directory {
             Gate::Open => Ok(()),
             Gate::NotOurs => Err(Refusal::UnknownIdentity),
             Gate::Cookie(reply) => {
-                let room = out.reserve(from, reply.len()).ok_or(Refusal::OutboxFull)?;
+                let way = Way::wireguard(from);
+                let room = out.reserve(way, reply.len()).ok_or(Refusal::OutboxFull)?;
                 room[..reply.len()].copy_from_slice(&reply);
                 out.commit(reply.len());
                 Err(Refusal::CookieSent)

@@ -8,7 +8,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 
 use crate::id::TunnelId;
-use crate::packet::Outbox;
+use crate::packet::{Outbox, Way};
 use crate::tunnel::{Decap, Refusal};
 
 use super::Config;
@@ -128,7 +128,9 @@ impl Peer {
         let padded_len = padded_len(len, self.mtu).clamp(len, buffer.len());
         buffer[len..padded_len].fill(0);
         let room = (padded_len + DATA_OVERHEAD).max(INITIATION_LEN);
-        let room = out.reserve(to, room).ok_or(Refusal::OutboxFull)?;
+        let room = out
+            .reserve(Way::wireguard(to), room)
+            .ok_or(Refusal::OutboxFull)?;
         match self.tunn.encapsulate(&buffer[..padded_len], room) {
             TunnResult::WriteToNetwork(message) => {
                 let (is_data, len) = (message[0] == DATA, message.len());
@@ -307,7 +309,7 @@ impl Peer {
 
 /// Sends a short message. False when there was no room or no destination.
 fn send(to: Option<SocketAddr>, message: &[u8], out: &mut Outbox) -> bool {
-    let Some(room) = to.and_then(|to| out.reserve(to, message.len())) else {
+    let Some(room) = to.and_then(|to| out.reserve(Way::wireguard(to), message.len())) else {
         return false;
     };
     room[..message.len()].copy_from_slice(message);

@@ -99,14 +99,18 @@ impl End {
         let mut all = Vec::new();
         while let Some(transmit) = self.out.poll_transmit() {
             let Transmit::Underlay {
-                to,
+                way,
                 segment_size,
                 bytes,
             } = transmit
             else {
                 panic!("a device has nothing for the overlay");
             };
-            all.extend(bytes.chunks(segment_size).map(|one| (to, one.to_vec())));
+            all.extend(
+                bytes
+                    .chunks(segment_size)
+                    .map(|one| (way.remote, one.to_vec())),
+            );
         }
         all
     }

@@ -1,0 +1,51 @@
+//! Ways over the underlay: what carries a datagram, and between which addresses.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// What carries the datagrams of tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carrier {
+    /// UDP, on the port of WireGuard.
+    WireGuard,
+    /// UDP port 500: IKE.
+    Ike,
+    /// UDP port 4500: IKE behind a marker, and ESP (RFC 3948).
+    NatT,
+    /// IP protocol 50: ESP. Datagrams are without their IP header, here and in [`Carrier::Gre`].
+    Esp,
+    /// IP protocol 47: GRE.
+    Gre,
+}
+
+/// A way over the underlay, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    /// The peer's end. Its port is 0 where the carrier has none.
+    pub remote: SocketAddr,
+    /// What carries datagrams.
+    pub carrier: Carrier,
+    /// Our address; `None` for the carrier's only one of the family, which may be a wildcard.
+    pub local: Option<IpAddr>,
+}
+
+impl Way {
+    /// The way to or from a WireGuard peer.
+    #[must_use]
+    pub const fn wireguard(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            carrier: Carrier::WireGuard,
+            local: None,
+        }
+    }
+
+    /// A way by a carrier without ports.
+    #[must_use]
+    pub const fn raw(carrier: Carrier, local: IpAddr, remote: IpAddr) -> Self {
+        Self {
+            remote: SocketAddr::new(remote, 0),
+            carrier,
+            local: Some(local),
+        }
+    }
+}
