@@ -11,25 +11,75 @@ use super::publish::Guard;
 /// Segments double in size, so 12 of them hold 4095 times the first, and no block ever moves.
 const SEGMENTS: usize = 12;
 /// The first segment times this is all.
-pub(super) const GROWTH: u32 = (1 << SEGMENTS) - 1;
+const GROWTH: u32 = (1 << SEGMENTS) - 1;
 
 /// What an arena hands out: a fixed number of words.
 pub(super) trait Block: fmt::Debug + Send + Sync + 'static {
     /// A block of zeros.
     fn zeros() -> Self;
-
-    /// Its words.
-    fn words(&self) -> &[AtomicU32];
 }
 
 impl<const WORDS: usize> Block for [AtomicU32; WORDS] {
     fn zeros() -> Self {
         std::array::from_fn(|_| AtomicU32::new(0))
     }
+}
 
-    #[inline]
-    fn words(&self) -> &[AtomicU32] {
-        self
+/// Numbers of blocks: which are handed out, and which wait until no reader can be in them.
+pub(super) struct Numbers {
+    count: u32,
+    /// The first that was never handed out. Written by the writer alone.
+    next: AtomicU32,
+    /// Those that no reader can see any more.
+    free: Arc<SegQueue<u32>>,
+}
+
+impl Numbers {
+    /// The numbers below `count`, all to be had.
+    pub(super) fn new(count: u32) -> Self {
+        Self {
+            count,
+            next: AtomicU32::new(0),
+            free: Arc::default(),
+        }
+    }
+
+    /// Whether `count` more can be had.
+    pub(super) fn has_room(&self, count: usize) -> bool {
+        let unused = self.count - self.next.load(Ordering::Relaxed);
+        self.free.len() + unused as usize >= count
+    }
+
+    /// Hands one out. Call [`Numbers::has_room`] before.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(super) fn take(&self) -> u32 {
+        if let Some(number) = self.free.pop() {
+            return number;
+        }
+        assert!(self.has_room(1), "the caller asks for room before");
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes one back, for reuse when no reader that is pinned now can still be in its block.
+    pub(super) fn retire(&self, number: u32, guard: &Guard) {
+        let free = self.free.clone();
+        guard.defer(move || free.push(number));
+    }
+
+    /// How many were ever handed out at a time.
+    pub(super) fn used(&self) -> usize {
+        self.next.load(Ordering::Relaxed) as usize
+    }
+}
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Numbers")
+            .field("used", &self.used())
+            .field("free", &self.free.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -37,10 +87,7 @@ impl<const WORDS: usize> Block for [AtomicU32; WORDS] {
 pub(super) struct Arena<B> {
     first_blocks: u32,
     segments: [OnceLock<Box<[B]>>; SEGMENTS],
-    /// The first block that was never handed out. Written by the writer alone.
-    next: AtomicU32,
-    /// Blocks that no reader can see any more.
-    free: Arc<SegQueue<u32>>,
+    numbers: Numbers,
 }
 
 impl<B: Block> Arena<B> {
@@ -50,15 +97,13 @@ impl<B: Block> Arena<B> {
         Self {
             first_blocks,
             segments: Default::default(),
-            next: AtomicU32::new(0),
-            free: Arc::default(),
+            numbers: Numbers::new(first_blocks * GROWTH),
         }
     }
 
     /// Whether `count` more blocks can be had.
     pub(super) fn has_room(&self, count: usize) -> bool {
-        let unused = self.first_blocks * GROWTH - self.next.load(Ordering::Relaxed);
-        self.free.len() + unused as usize >= count
+        self.numbers.has_room(count)
     }
 
     /// Takes a block; its words are whatever its last user left. Call [`Arena::has_room`] before.
@@ -66,27 +111,18 @@ impl<B: Block> Arena<B> {
     /// # Panics
     /// When there is no room.
     pub(super) fn take(&self) -> u32 {
-        if let Some(block) = self.free.pop() {
-            return block;
-        }
-        assert!(self.has_room(1), "the caller asks for room before");
-        let block = self.next.fetch_add(1, Ordering::Relaxed);
+        let block = self.numbers.take();
         let (segment, _) = self.place(block);
         self.segments[segment].get_or_init(|| {
             let count = (self.first_blocks as usize) << segment;
-            let mut blocks = Vec::with_capacity(count);
-            #[cfg(not(portcullis_loom))]
-            super::huge::advise(blocks.spare_capacity_mut());
-            blocks.extend((0..count).map(|_| B::zeros()));
-            blocks.into_boxed_slice()
+            (0..count).map(|_| B::zeros()).collect()
         });
         block
     }
 
     /// Gives a block back, for reuse when no reader that is pinned now can still be in it.
     pub(super) fn retire(&self, block: u32, guard: &Guard) {
-        let free = self.free.clone();
-        guard.defer(move || free.push(block));
+        self.numbers.retire(block, guard);
     }
 
     /// The words of a block that was taken.
@@ -97,11 +133,6 @@ impl<B: Block> Arena<B> {
             .get()
             .expect("a block's segment exists before its number is handed out");
         &blocks[offset]
-    }
-
-    /// Bytes of all blocks that are in use, or wait to be used again.
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<B>() * self.next.load(Ordering::Relaxed) as usize
     }
 
     #[inline]
@@ -116,8 +147,7 @@ impl<B: Block> Arena<B> {
 impl<B: Block> fmt::Debug for Arena<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
-            .field("bytes", &self.bytes())
-            .field("free", &self.free.len())
+            .field("numbers", &self.numbers)
             .finish_non_exhaustive()
     }
 }

@@ -5,8 +5,6 @@
 
 mod arena;
 mod atomic;
-#[cfg(not(portcullis_loom))]
-mod huge;
 pub mod group;
 pub mod lpm;
 #[cfg(portcullis_loom)]
@@ -14,6 +12,7 @@ pub mod lpm;
 mod models;
 mod nexthop;
 pub mod publish;
+mod reserve;
 pub mod return_table;
 pub mod routes;
 #[cfg(not(portcullis_loom))]

@@ -7,6 +7,7 @@ use super::key::Key;
 use super::trie::Trie;
 use super::writer::{Full, TrieWriter};
 use crate::fib::publish::{Guard, Published};
+use crate::fib::reserve::Refused;
 
 /// Most prefixes that are kept in a line: with 16 a look-up takes as long as in the trie (measured:
 /// 12 and 11 ns), and the trie takes 16 KiB at least.
@@ -104,15 +105,19 @@ impl<K: Key> Rib<K> {
             trie.insert(key, len, word)?;
             self.prefixes.insert((key, len), word);
             if self.prefixes.len() == WIDE_MIN {
-                self.publish_trie(family);
+                self.reshape(family);
             }
             return Ok(());
         }
-        self.prefixes.insert((key, len), word);
+        let before = self.prefixes.insert((key, len), word);
         if self.prefixes.len() <= INLINE_MAX {
             self.publish_inline(family);
-        } else {
-            self.publish_trie(family);
+        } else if self.publish_trie(family).is_err() {
+            match before {
+                Some(before) => self.prefixes.insert((key, len), before),
+                None => self.prefixes.remove(&(key, len)),
+            };
+            return Err(Full);
         }
         Ok(())
     }
@@ -128,7 +133,7 @@ impl<K: Key> Rib<K> {
             None => self.publish_inline(family),
         }
         if self.prefixes.len() == NARROW_AGAIN {
-            self.publish_trie(family);
+            self.reshape(family);
         }
         Some(gone)
     }
@@ -155,16 +160,25 @@ impl<K: Key> Rib<K> {
         family.shape.store(Some(Shape::Inline(lines)));
     }
 
+    /// Builds the trie anew with the root that suits.
+    fn reshape(&mut self, family: &Family<K>) {
+        match self.publish_trie(family) {
+            // Where there is no room for both, the old one goes on: its answers are the same.
+            Ok(()) | Err(Refused) => {}
+        }
+    }
+
     /// Builds a trie with the root that suits the number of prefixes. A few thousand fit always.
-    fn publish_trie(&mut self, family: &Family<K>) {
+    fn publish_trie(&mut self, family: &Family<K>) -> Result<(), Refused> {
         let [narrow, wide] = K::ROOT;
         let is_wide = self.prefixes.len() >= WIDE_MIN;
-        let mut trie = TrieWriter::new(if is_wide { wide } else { narrow });
+        let mut trie = TrieWriter::new(if is_wide { wide } else { narrow })?;
         for ((key, len), word) in &self.prefixes {
             trie.insert(*key, *len, *word)
                 .expect("so few prefixes fit into an empty trie");
         }
         family.shape.store(Some(Shape::Trie(trie.trie().clone())));
         self.trie = Some(trie);
+        Ok(())
     }
 }

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::ops::BitAnd;
 
-use crate::fib::arena::Block;
-use crate::fib::atomic::AtomicU32;
-
 /// Words that hold the longest address.
 pub(super) const KEY_WORDS: usize = 4;
 
@@ -21,16 +18,20 @@ pub(super) trait Key:
     const ROOT: [u8; 2];
     /// Whether a lone prefix gets a skip node instead of its own chunks.
     const HAS_NODES: bool;
-    /// Chunks and skip nodes to begin with; a table can have 4095 times as many.
-    const FIRST: [u32; 2];
-    /// A chunk: one word per value of a stride.
-    type Chunk: Block;
+    /// Most chunks and skip nodes of a table.
+    const ROOM: [u32; 2];
 
     /// The address of ones only.
     const ONES: Self;
 
     /// The value of `count` bits from bit `at` on.
     fn bits(self, at: u8, count: u8) -> usize;
+
+    /// The value of the first `count` bits.
+    fn head(self, count: u8) -> usize;
+
+    /// What follows the first `count` bits, moved to the front; anything when that is nothing.
+    fn tail(self, count: u8) -> Self;
 
     /// The first `len` bits, the others zero.
     fn truncated(self, len: u8) -> Self;
@@ -49,14 +50,13 @@ pub(super) trait Key:
 }
 
 macro_rules! key {
-    ($int:ty, width $width:literal, stride $stride:literal, root $root:expr, nodes $nodes:literal, first $first:expr) => {
+    ($int:ty, width $width:literal, stride $stride:literal, root $root:expr, nodes $nodes:literal, room $room:expr) => {
         impl Key for $int {
             const WIDTH: u8 = $width;
             const STRIDE: u8 = $stride;
             const ROOT: [u8; 2] = $root;
             const HAS_NODES: bool = $nodes;
-            const FIRST: [u32; 2] = $first;
-            type Chunk = [AtomicU32; 1 << $stride];
+            const ROOM: [u32; 2] = $room;
             const ONES: Self = Self::MAX;
 
             #[inline]
@@ -65,6 +65,16 @@ macro_rules! key {
                 // A stride or a root has at most 16 bits.
                 let [.., high, low] = moved.to_be_bytes();
                 usize::from(u16::from_be_bytes([high, low])) & ((1 << count) - 1)
+            }
+
+            #[inline]
+            fn head(self, count: u8) -> usize {
+                self.bits(0, count)
+            }
+
+            #[inline]
+            fn tail(self, count: u8) -> Self {
+                self.wrapping_shl(count.into())
             }
 
             fn truncated(self, len: u8) -> Self {
@@ -100,10 +110,11 @@ macro_rules! key {
     };
 }
 
-// 65,520 chunks of 1 KiB: 64 MiB.
-key!(u32, width 32, stride 8, root [8, 16], nodes false, first [16, 1]);
-// 524,160 chunks of 64 bytes and 1,048,320 nodes of 32: 32 MiB each.
-key!(u128, width 128, stride 4, root [8, 16], nodes true, first [128, 256]);
-// Small enough to try every address.
+// 65,536 chunks of 1 KiB: 64 MiB.
+key!(u32, width 32, stride 8, root [8, 16], nodes false, room [1 << 16, 0]);
+// 524,288 chunks of 64 bytes and 1,048,576 nodes of 32: 32 MiB each.
+key!(u128, width 128, stride 4, root [8, 16], nodes true, room [1 << 19, 1 << 20]);
+// Small enough to try every address. A model uses a few blocks, and loom looks after every word.
 #[cfg(any(test, portcullis_loom))]
-key!(u16, width 16, stride 2, root [2, 4], nodes true, first [1, 1]);
+key!(u16, width 16, stride 2, root [2, 4], nodes true,
+    room if cfg!(portcullis_loom) { [8, 8] } else { [4095, 4095] });

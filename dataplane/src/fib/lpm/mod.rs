@@ -53,7 +53,8 @@ pub(super) struct ModelWriter(writer::TrieWriter<u16>);
 #[cfg(portcullis_loom)]
 impl ModelWriter {
     pub(super) fn new() -> Self {
-        Self(writer::TrieWriter::new(<u16 as key::Key>::ROOT[0]))
+        let writer = writer::TrieWriter::new(<u16 as key::Key>::ROOT[0]);
+        Self(writer.expect("a model is small"))
     }
 
     pub(super) fn table(&self) -> Model {

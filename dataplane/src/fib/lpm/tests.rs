@@ -180,7 +180,7 @@ fn a_full_table_refuses_and_stays_as_it_was() {
         .expect("every host takes a chunk of its own");
     assert_eq!(writer.insert(host(count), TunnelId(0)), Err(Full));
     let root = 4 << 16;
-    assert!((TABLE_BYTES_MAX * 99 / 100..TABLE_BYTES_MAX + root).contains(&writer.trie_bytes()));
+    assert!((TABLE_BYTES_MAX * 99 / 100..=TABLE_BYTES_MAX + root).contains(&writer.trie_bytes()));
     let guard = pin();
     for n in 0..=count {
         let answer = writer.table().lookup(host(n).addr(), &guard);
@@ -232,7 +232,7 @@ fn every_address_of_a_small_family_has_its_answer_at_any_time() {
         .run(&steps, |steps| {
             for root in u16::ROOT {
                 let mut model = BTreeMap::new();
-                let mut writer = TrieWriter::<u16>::new(root);
+                let mut writer = TrieWriter::<u16>::new(root).unwrap();
                 for (value, ((bits, len), is_put)) in (1..).zip(&steps) {
                     let key = bits.truncated(*len);
                     let covering = |len: u8| {

@@ -11,9 +11,11 @@
 //! load of that word pairs with it. What the writer unlinks says the same at all its addresses as
 //! what took its place, and is reused only after every guard of that time is gone.
 
+use std::marker::PhantomData;
+
 use super::key::{KEY_WORDS, Key};
-use crate::fib::arena::{Arena, Block};
 use crate::fib::atomic::{AtomicU32, Ordering};
+use crate::fib::reserve::{Refused, Reserve};
 
 /// The word that no prefix covers.
 pub(super) const NOTHING: u32 = 0;
@@ -22,8 +24,9 @@ pub(super) const LINK: u32 = 1 << 31;
 /// Set in a word that leads to a skip node.
 const NODE: u32 = 1 << 30;
 
-/// A skip node: the length of its prefix, its bits, and where addresses inside and outside go.
-pub(super) type Node = [AtomicU32; 8];
+/// Words of a skip node: the length of its prefix, its bits, where addresses inside and outside go,
+/// and one to spare: a power of two does not straddle cache lines.
+const NODE_WORDS: usize = 8;
 const LEN: usize = 0;
 const KEY: usize = 1;
 const HIT: usize = KEY + KEY_WORDS;
@@ -62,46 +65,62 @@ impl Word {
 pub(super) struct Trie<K: Key> {
     pub(super) root: Box<[AtomicU32]>,
     pub(super) root_bits: u8,
-    pub(super) chunks: Arena<K::Chunk>,
-    pub(super) nodes: Arena<Node>,
+    pub(super) chunks: Reserve,
+    pub(super) nodes: Reserve,
+    key: PhantomData<fn() -> K>,
 }
 
 impl<K: Key> Trie<K> {
     /// An empty trie whose root decides this many bits.
-    pub(super) fn new(root_bits: u8) -> Self {
-        let [chunks, nodes] = K::FIRST;
-        Self {
+    ///
+    /// # Errors
+    /// [`Refused`] when the system has no room for it.
+    pub(super) fn new(root_bits: u8) -> Result<Self, Refused> {
+        let [chunks, nodes] = K::ROOM;
+        Ok(Self {
             root: (0..1_usize << root_bits)
                 .map(|_| AtomicU32::new(NOTHING))
                 .collect(),
             root_bits,
-            chunks: Arena::new(chunks),
-            nodes: Arena::new(nodes),
-        }
+            chunks: Reserve::new(chunks, 1 << K::STRIDE)?,
+            nodes: Reserve::new(nodes, NODE_WORDS)?,
+            key: PhantomData,
+        })
     }
 
+    /// A load and a few instructions a level: the fewer, the more look-ups a core has under way
+    /// while it waits for memory.
     #[inline]
     pub(super) fn lookup(&self, key: K) -> Option<u32> {
-        let mut at = self.root_bits;
-        let mut word = self.root[key.bits(0, at)].load(Ordering::Acquire);
+        let mut word = self.root[key.head(self.root_bits)].load(Ordering::Acquire);
+        let mut rest = key.tail(self.root_bits);
         while word & LINK != 0 {
-            match Word::of(word) {
-                Word::Node(node) if K::HAS_NODES => {
-                    let node = self.nodes.block(node);
-                    let (len, prefix) = prefix::<K>(node);
-                    let is_inside = key.common(prefix) >= len;
-                    word = node[if is_inside { HIT } else { MISS }].load(Ordering::Acquire);
-                    at = len;
-                }
-                Word::Chunk(chunk) => {
-                    let index = key.bits(at, K::STRIDE);
-                    word = self.chunks.block(chunk).words()[index].load(Ordering::Acquire);
-                    at += K::STRIDE;
-                }
-                Word::Node(_) | Word::Leaf(_) => unreachable!("a link leads to what there is"),
+            if K::HAS_NODES && word & NODE != 0 {
+                let (len, next) = self.skip(word & !(LINK | NODE), key);
+                word = next;
+                rest = key.tail(len);
+            } else {
+                // The shift moves LINK out.
+                let index = (word << K::STRIDE) as usize | rest.head(K::STRIDE);
+                word = self.chunks.words()[index].load(Ordering::Acquire);
+                rest = rest.tail(K::STRIDE);
             }
         }
         (word != NOTHING).then_some(word)
+    }
+
+    /// The length of a node's prefix, and where it sends an address. The prefix never changes while
+    /// the node is linked.
+    #[inline]
+    fn skip(&self, node: u32, key: K) -> (u8, u32) {
+        let first = node as usize * NODE_WORDS;
+        let words = &self.nodes.words()[first..first + NODE_WORDS];
+        let word = |at: usize| words[at].load(Ordering::Relaxed);
+        let prefix = K::from_words([word(KEY), word(KEY + 1), word(KEY + 2), word(KEY + 3)]);
+        let [.., len] = word(LEN).to_be_bytes();
+        let is_inside = key.common(prefix) >= len;
+        let next = &words[if is_inside { HIT } else { MISS }];
+        (len, next.load(Ordering::Acquire))
     }
 
     /// Bytes of the root, and of the chunks and nodes ever used.
@@ -125,13 +144,4 @@ impl<K: Key> Trie<K> {
             slot.store(word, Ordering::Relaxed);
         }
     }
-}
-
-/// Length and bits of a node's prefix. They never change while it is linked.
-#[inline]
-fn prefix<K: Key>(node: &Node) -> (u8, K) {
-    let word = |at: usize| node[at].load(Ordering::Relaxed);
-    let [.., len] = word(LEN).to_be_bytes();
-    let key = [word(KEY), word(KEY + 1), word(KEY + 2), word(KEY + 3)];
-    (len, K::from_words(key))
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::key::Key;
 use super::trie::{NOTHING, Trie, Word};
-use crate::fib::arena::Block;
 use crate::fib::atomic::{AtomicU32, Ordering};
 use crate::fib::publish::pin;
+use crate::fib::reserve::Refused;
 
 /// Most bytes of one table and family, but for its root of 256 KiB at most. Enough for a million
 /// prefixes of the lengths that the Internet has, of either family (measured).
@@ -65,13 +65,13 @@ pub(super) struct TrieWriter<K: Key> {
 }
 
 impl<K: Key> TrieWriter<K> {
-    pub(super) fn new(root_bits: u8) -> Self {
-        Self {
-            trie: Arc::new(Trie::new(root_bits)),
+    pub(super) fn new(root_bits: u8) -> Result<Self, Refused> {
+        Ok(Self {
+            trie: Arc::new(Trie::new(root_bits)?),
             root_marks: vec![UNMARKED; 1 << root_bits],
             chunk_marks: Vec::new(),
             lones: Vec::new(),
-        }
+        })
     }
 
     pub(super) fn trie(&self) -> &Arc<Trie<K>> {
@@ -366,7 +366,7 @@ impl<K: Key> TrieWriter<K> {
             self.chunk_marks.resize(first + words, UNMARKED);
         }
         self.chunk_marks[first..first + words].fill(content.mark);
-        for word in self.trie.chunks.block(chunk).words() {
+        for word in self.trie.chunks.block(chunk) {
             word.store(content.word.bits(), Ordering::Relaxed);
         }
         chunk
@@ -425,7 +425,7 @@ impl<K: Key> TrieWriter<K> {
     fn word(&self, cell: Cell) -> &AtomicU32 {
         match cell {
             Cell::Root(index) => &self.trie.root[index],
-            Cell::Chunk(chunk, index) => &self.trie.chunks.block(chunk).words()[index],
+            Cell::Chunk(chunk, index) => &self.trie.chunks.block(chunk)[index],
             Cell::Hit(node) => self.trie.hit(node),
             Cell::Miss(node) => self.trie.miss(node),
         }
