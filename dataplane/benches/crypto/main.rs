@@ -5,6 +5,8 @@
 //! into the outbox and out of it. What is above `boringtun` is ours; what `boringtun` is above `ring`
 //! is its header, counter, replay window, and the copy from the one buffer into the other.
 
+mod esp;
+
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ fn main() {
         .configure_from_args();
     encap(&mut criterion);
     decap(&mut criterion);
+    esp::encap(&mut criterion);
+    esp::decap(&mut criterion);
     criterion.final_summary();
 }
 
