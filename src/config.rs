@@ -1,6 +1,7 @@
 //! The configuration files of `edge`, `control` and `site`: one TOML each, typed, unknown keys refused.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -133,6 +134,8 @@ pub(crate) struct Proxy {
     pub(crate) congestion: Option<String>,
     /// Directory of `NAME.crt` and `NAME.key`.
     pub(crate) certificates: Option<PathBuf>,
+    /// Threads that serve HTTP and HTTPS, 1 to 255; default one for every two cores.
+    pub(crate) lanes: Option<NonZeroU8>,
     /// Seconds to reach an origin before 522.
     pub(crate) connect_timeout_secs: Option<u64>,
     /// Seconds to wait for an origin's answer before 524.

@@ -141,6 +141,9 @@ fn proxy_config(config: &config::Edge, plane: &ControlPlane) -> ProxyConfig {
     if let Some(name) = &config.proxy.congestion {
         proxy.congestion = (name != "system").then(|| name.clone());
     }
+    if let Some(lanes) = config.proxy.lanes {
+        proxy.limits.lanes = lanes.get().into();
+    }
     proxy.l4 = !config.proxy.edge_addresses.is_empty();
     if let Some(secs) = config.proxy.connect_timeout_secs {
         proxy.timeouts.connect = Duration::from_secs(secs);
