@@ -37,6 +37,29 @@ pub(crate) async fn api(
     token: Option<&str>,
     body: Option<&Value>,
 ) -> anyhow::Result<Answer> {
+    let body = body.map(|value| ("application/json", value.to_string()));
+    send(method, uri, token, body).await
+}
+
+/// Posts a form with one file, as a browser would (RFC 7578).
+pub(crate) async fn upload(uri: &Uri, token: Option<&str>, file: &str) -> anyhow::Result<Answer> {
+    let mut boundary = String::from("portcullis");
+    while file.contains(&boundary) {
+        boundary.push('-');
+    }
+    let kind = format!("multipart/form-data; boundary={boundary}");
+    let head = "Content-Disposition: form-data; name=\"file\"; filename=\"zone\"";
+    let body = format!("--{boundary}\r\n{head}\r\n\r\n{file}\r\n--{boundary}--\r\n");
+    send(Method::POST, uri, token, Some((&kind, body))).await
+}
+
+/// Sends a request with a body of a type.
+async fn send(
+    method: Method,
+    uri: &Uri,
+    token: Option<&str>,
+    body: Option<(&str, String)>,
+) -> anyhow::Result<Answer> {
     if uri.scheme_str() != Some("http") {
         bail!("{uri} is not an http:// address");
     }
@@ -59,9 +82,9 @@ pub(crate) async fn api(
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let bytes = match body {
-        Some(value) => {
-            request = request.header("content-type", "application/json");
-            Bytes::from(value.to_string())
+        Some((kind, text)) => {
+            request = request.header("content-type", kind);
+            Bytes::from(text)
         }
         None => Bytes::new(),
     };

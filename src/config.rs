@@ -43,6 +43,9 @@ pub(crate) struct Edge {
     /// The connection side.
     #[serde(default)]
     pub(crate) proxy: Proxy,
+    /// The names.
+    #[serde(default)]
+    pub(crate) dns: Dns,
 }
 
 impl Edge {
@@ -140,6 +143,33 @@ pub(crate) struct Proxy {
     pub(crate) connect_timeout_secs: Option<u64>,
     /// Seconds to wait for an origin's answer before 524.
     pub(crate) read_timeout_secs: Option<u64>,
+}
+
+/// `[dns]` of an edge.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Dns {
+    /// Where questions are answered, UDP and TCP: addresses of this machine with port 53. A wildcard
+    /// works where the machine has one address.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// The names by which the world knows this edge's DNS servers: NS of every zone.
+    pub(crate) name_servers: Vec<String>,
+}
+
+impl Dns {
+    /// The names in their one form.
+    pub(crate) fn name_servers(&self) -> anyhow::Result<Vec<String>> {
+        if !self.listen.is_empty() && self.name_servers.is_empty() {
+            anyhow::bail!(
+                "[dns] listen needs name_servers: the names that the domains' registrars are told"
+            );
+        }
+        let normal = |name: &String| {
+            controlplane::model::host_name::normal(name)
+                .map_err(|why| anyhow::anyhow!("[dns] name_servers: {why}"))
+        };
+        self.name_servers.iter().map(normal).collect()
+    }
 }
 
 /// `portcullis site`.

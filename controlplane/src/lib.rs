@@ -1,7 +1,7 @@
 //! What exists: accounts, zones, records, vnets, routes, tunnels, apps; durable, and served over HTTP.
 //!
-//! In: API requests. Out: a node's desired state ([`ControlPlane::spec`]) and the proxy's answers
-//! ([`origin`]). State: the store, and a snapshot of it in memory for reads.
+//! In: API requests. Out: a node's desired state ([`ControlPlane::spec`]), the proxy's answers
+//! ([`origin`]) and those of the DNS server ([`dns`]). State: the store, and a snapshot of it in memory for reads.
 //!
 //! Modules are listed in dependency order: each names only those above it, and `status` is a leaf.
 
@@ -17,6 +17,8 @@ pub mod rib;
 pub mod store;
 
 pub mod program;
+
+pub mod dns;
 
 pub mod origin;
 

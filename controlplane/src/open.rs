@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::api;
+use crate::dns::{self, Authority, Edge, Question, Reply};
 use crate::model::account::Account;
 use crate::model::counter::Numbered;
 use crate::model::token::{self, Token};
@@ -109,6 +110,12 @@ impl ControlPlane {
         })))
     }
 
+    /// What is stored, for tests that go around the API.
+    #[cfg(test)]
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.0.objects
+    }
+
     /// The API token that was made, only at the very first start: it is stored as a hash.
     pub fn first_token(&self) -> Option<String> {
         self.0.first_token.clone()
@@ -142,6 +149,16 @@ impl ControlPlane {
     /// The desired state of the node at the newest revision.
     pub fn spec(&self) -> Spec {
         program::spec(&self.0.objects.snapshot())
+    }
+}
+
+impl Authority for ControlPlane {
+    fn answer(&self, question: &Question) -> Reply {
+        let edge = Edge {
+            addresses: &self.0.options.edge_addresses,
+            name_servers: &self.0.options.name_servers,
+        };
+        dns::answer(&self.0.objects.snapshot(), edge, question)
     }
 }
 

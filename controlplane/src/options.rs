@@ -1,6 +1,6 @@
 //! What a control plane needs to know to start.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
@@ -14,6 +14,10 @@ pub struct Options {
     pub slice: Ipv4Net,
     /// The edge's own addresses: where layer-4 apps may listen.
     pub edge_addresses: Vec<IpAddr>,
+    /// The names of the DNS servers of every zone; none when the edge serves no DNS.
+    pub name_servers: Vec<String>,
+    /// Where the edge itself serves DNS.
+    pub dns_listen: Vec<SocketAddr>,
     /// `host:port` that goes into the peers' WireGuard configurations; `None` leaves a placeholder.
     pub wireguard_endpoint: Option<String>,
 }

@@ -22,6 +22,8 @@ pub(super) fn open(config: &config::Edge) -> anyhow::Result<ControlPlane> {
         data_dir: config.data_dir.clone(),
         slice: config.slice,
         edge_addresses: config.proxy.edge_addresses.clone(),
+        name_servers: config.dns.name_servers()?,
+        dns_listen: config.dns.listen.clone(),
         wireguard_endpoint: config.router.endpoint.clone(),
     })?;
     if let Some(token) = plane.first_token() {

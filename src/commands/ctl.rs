@@ -17,6 +17,10 @@ use crate::{client, table};
   portcullis ctl tunnel config office          the peer's ready-made WireGuard configuration
   portcullis ctl route create network=10.0.0.0/24 tunnel_id=<id>
   portcullis ctl record create --zone example.com type=A name=app.example.com content=10.0.0.50 proxied=true
+  portcullis ctl record create --zone example.com type=MX name=@ content=mail.example.com priority=10
+  portcullis ctl record create --zone example.com type=CAA name=@ data='{\"flags\":0,\"tag\":\"issue\",\"value\":\"ca.example\"}'
+  portcullis ctl record export --zone example.com         the zone as a BIND file
+  portcullis ctl record import --zone example.com FILE    adds the records of one
   portcullis ctl route list --json
 
 A field is KEY=VALUE; a VALUE that is JSON (true, 5, [\"a\"], {\"b\":1}) is sent as such.")]
@@ -77,6 +81,10 @@ enum Verb {
     Delete,
     /// A tunnel's ready-made configuration for the peer.
     Config,
+    /// A zone's records as a BIND file.
+    Export,
+    /// Adds the records of a BIND file to a zone.
+    Import,
 }
 
 impl Noun {
@@ -88,6 +96,8 @@ impl Noun {
                 "type",
                 "name",
                 "content",
+                "priority",
+                "ttl",
                 "proxied",
                 "private_routing",
             ],
@@ -133,7 +143,7 @@ async fn act(args: &Args) -> anyhow::Result<()> {
     };
     let collection = collection(args, &api).await?;
     let (id, fields) = match args.verb {
-        Verb::List => (None, Map::new()),
+        Verb::List | Verb::Export | Verb::Import => (None, Map::new()),
         Verb::Create => (None, fields(&args.rest)?),
         Verb::Show | Verb::Update | Verb::Delete | Verb::Config => {
             let (name, rest) = args
@@ -160,12 +170,38 @@ async fn act(args: &Args) -> anyhow::Result<()> {
         }
         Verb::Delete => api.call(Method::DELETE, &path, None).await?,
         Verb::Config => return config(args.noun, &api, &path).await,
+        Verb::Export | Verb::Import => return zone_file(args, &api, &collection).await,
     };
     match (&result, args.json) {
         (_, true) => table::json(&result),
         (Value::Array(rows), false) => table::say(&table::rows(rows, args.noun.columns())),
         (one, false) => table::json(one),
     }
+    Ok(())
+}
+
+async fn zone_file(args: &Args, api: &Api<'_>, collection: &str) -> anyhow::Result<()> {
+    if args.noun != Noun::Record {
+        bail!("only records are in a zone file: portcullis ctl record export --zone example.com");
+    }
+    if args.verb == Verb::Export {
+        let uri = api.uri(&format!("{collection}/export"))?;
+        let answer = client::api(Method::GET, &uri, Some(api.token), None).await?;
+        if !answer.status.is_success() {
+            bail!("{}", complaint(&answer.json()?));
+        }
+        table::say(&String::from_utf8_lossy(&answer.body));
+        return Ok(());
+    }
+    let path = args.rest.first().context("say which file")?;
+    let file =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the file {path}"))?;
+    let uri = api.uri(&format!("{collection}/import"))?;
+    let answer = client::upload(&uri, Some(api.token), &file).await?.json()?;
+    if answer["success"] != true {
+        bail!("{}", complaint(&answer));
+    }
+    table::json(&answer["result"]);
     Ok(())
 }
 

@@ -73,3 +73,36 @@ def check_dns_records_are_refused_as_documented(client):
         create(**at, type="A", content="192.0.2.1")
         refused(400, 81058, create, **at, type="A", content="192.0.2.1")
         gone(7003, create, zone_id="0" * 32, name="x.example.com", ttl=1, type="A", content="192.0.2.1")
+
+
+def check_dns_records_with_data(client):
+    create = client.dns.records.create
+    with kit.zone(client) as zone:
+        at = {"zone_id": zone.id, "ttl": 1}
+        where = {"priority": 10, "weight": 5, "port": 5060, "target": "sip.example.net"}
+        srv = create(**at, name=f"_sip._tcp.{zone.name}", type="SRV", data=where)
+        assert (srv.content, srv.data.port, srv.data.target) == ("5 5060 sip.example.net", 5060, "sip.example.net")
+        issue = {"flags": 0, "tag": "issue", "value": "ca.example"}
+        caa = create(**at, name=zone.name, type="CAA", data=issue)
+        assert caa.content == '0 issue "ca.example"'
+        again = client.dns.records.edit(caa.id, **at, name=zone.name, type="CAA", data={**issue, "tag": "iodef"})
+        assert again.data.tag == "iodef"
+        wrong = {**where, "port": 70000}
+        refused(400, 1004, create, **at, name=f"x.{zone.name}", type="SRV", data=wrong, pointer="/data/port")
+
+
+def check_dns_records_in_batches_and_files(client):
+    records = client.dns.records
+    with kit.zone(client) as zone:
+        at = {"zone_id": zone.id}
+        posts = [{"name": f"b{i}.{zone.name}", "ttl": 60, "type": "A", "content": f"192.0.2.{i}"} for i in range(3)]
+        done = records.batch(**at, posts=posts)
+        assert [one.name for one in done.posts] == [one["name"] for one in posts]
+        moved = records.batch(**at, deletes=[{"id": done.posts[0].id}], posts=posts[:1])
+        assert (len(moved.deletes), len(moved.posts)) == (1, 1)
+        refused(400, 1004, records.batch, **at, posts=[{**posts[0], "content": "x"}], pointer="/posts/0/content")
+        text = records.export(**at)
+        assert f"b1.{zone.name}.\t60\tIN\tA\t192.0.2.1" in text, text
+        added = records.import_(**at, file=text + "c 300 IN TXT \"more\"\n", proxied="false")
+        assert (added.recs_added, added.total_records_parsed) == (1, 4), added
+        assert [one.content for one in records.list(**at, type="TXT")] == ["more"]

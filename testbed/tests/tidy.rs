@@ -29,7 +29,7 @@ const PURE: [(&str, &[&str]); 2] = [
             "id", "wire", "packet", "fib", "source", "tunnel", "flow", "program", "node",
         ],
     ),
-    ("controlplane", &["model", "rib", "health"]),
+    ("controlplane", &["model", "rib", "dns", "health"]),
 ];
 
 /// Words of things that a pure module has no business with.

@@ -95,6 +95,15 @@ impl Params {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Every value of a parameter that may be there several times; empty ones do not count.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let found = self
+            .0
+            .iter()
+            .filter(|(key, value)| key == name && !value.is_empty());
+        found.map(|(_, value)| value.as_str()).collect()
+    }
+
     /// A boolean parameter.
     pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, Refusal> {
         match self.get(name) {

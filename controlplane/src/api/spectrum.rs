@@ -1,6 +1,6 @@
 //! `/zones/{zone}/spectrum/apps`
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,7 +12,7 @@ use super::context::{self, Shared};
 use super::coverage;
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params, wrong};
-use crate::model::spectrum::{App, EdgeIps, INVALID, Ports, Transport};
+use crate::model::spectrum::{App, EdgeIps, INVALID, Transport};
 use crate::model::zone::Zone;
 use crate::model::{Fields, HexId, Refusal, host_name};
 use crate::options::Options;
@@ -143,7 +143,7 @@ fn check_edge(snapshot: &Snapshot, options: &Options, app: &App) -> Result<(), R
         let why = "The edge has no address of that kind.";
         return Err(Refusal::invalid(NOT_OURS, why).at("edge_ips"));
     }
-    if let Some(port) = port_of_ours(options, app.transport, app.ports) {
+    if let Some(port) = port_of_ours(options, app, &addresses) {
         let why = format!(
             "Port {}/{port} is the edge's own: choose another.",
             app.transport.name()
@@ -167,16 +167,20 @@ fn check_edge(snapshot: &Snapshot, options: &Options, app: &App) -> Result<(), R
     Ok(())
 }
 
-/// The port in the range that the edge serves itself: HTTP, HTTPS, or WireGuard.
-fn port_of_ours(options: &Options, transport: Transport, ports: Ports) -> Option<u16> {
+/// The port in the range that the edge serves itself: HTTP, HTTPS, WireGuard, or DNS.
+fn port_of_ours(options: &Options, app: &App, addresses: &[IpAddr]) -> Option<u16> {
     let wireguard = options.wireguard_endpoint.as_deref();
     let wireguard = wireguard.and_then(|endpoint| endpoint.rsplit_once(':')?.1.parse().ok());
-    let own: Vec<u16> = match transport {
+    let is_here =
+        |socket: &&SocketAddr| socket.ip().is_unspecified() || addresses.contains(&socket.ip());
+    let dns = options.dns_listen.iter().filter(is_here);
+    let mut own: Vec<u16> = match app.transport {
         Transport::Tcp => HTTP_PORTS.to_vec(),
         Transport::Udp => wireguard.into_iter().collect(),
     };
+    own.extend(dns.map(SocketAddr::port));
     own.into_iter()
-        .find(|port| (ports.first..=ports.last).contains(port))
+        .find(|port| (app.ports.first..=app.ports.last).contains(port))
 }
 
 fn check_route(snapshot: &Snapshot, zone: &Zone, app: &App) -> Result<(), Refusal> {

@@ -12,7 +12,11 @@ use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params, wrong};
 use crate::model::zone::{INVALID, NewZone, Zone};
 use crate::model::{Fields, HexId, Refusal};
+use crate::options::Options;
 use crate::store::Snapshot;
+
+/// Code of a zone that would be below another account's (the product's for any subdomain).
+const SUBDOMAIN: u32 = 1116;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
@@ -22,21 +26,30 @@ pub(super) fn routes() -> Router<Shared> {
 
 async fn create(State(shared): State<Shared>, Body(body): Body) -> Answer {
     let new = NewZone::read(Fields::new(body, INVALID)?)?;
+    let options = shared.options.clone();
     let shown = shared.write(move |transaction| {
         let account_id = account_of(transaction.snapshot(), new.account_id)?;
         if transaction.snapshot().indexes.zones.contains_key(&new.name) {
             return Err(Refusal::invalid(1061, format!("{} already exists.", new.name)).at("name"));
+        }
+        // Who has the zone above has its names too: nobody else may take some of them away.
+        let above = crate::dns::zone_of(transaction.snapshot(), &new.name);
+        if let Some(above) = above.filter(|above| above.account_id != account_id) {
+            let why = format!("{} is a name in a zone of another account.", new.name);
+            tracing::debug!(zone = %above.id, "refused a zone below another account's");
+            return Err(Refusal::invalid(SUBDOMAIN, why).at("name"));
         }
         let zone = Zone {
             id: HexId::random(),
             account_id,
             name: new.name,
             paused: false,
+            serial: 1,
             created_on: transaction.now(),
             modified_on: transaction.now(),
         };
         transaction.put(zone.clone());
-        Ok(show(transaction.snapshot(), &zone))
+        Ok(show(transaction.snapshot(), &options, &zone))
     });
     Ok(one(shown.await?))
 }
@@ -59,21 +72,24 @@ async fn list(State(shared): State<Shared>, params: Params) -> Answer {
     if params.is_descending()? {
         found.reverse();
     }
-    Ok(page(found, paging, |zone| show(&snapshot, &zone)))
+    Ok(page(found, paging, |zone| {
+        show(&snapshot, &shared.options, &zone)
+    }))
 }
 
 async fn read(State(shared): State<Shared>, At(id): At<String>) -> Answer {
     let snapshot = shared.snapshot();
     let zone = context::zone(&snapshot, &id)?;
-    Ok(one(show(&snapshot, &zone)))
+    Ok(one(show(&snapshot, &shared.options, &zone)))
 }
 
 async fn patch(State(shared): State<Shared>, At(id): At<String>, Body(body): Body) -> Answer {
+    let options = shared.options.clone();
     let shown = shared.write(move |transaction| {
         let zone = context::zone(transaction.snapshot(), &id)?;
         let zone = zone.patched(Fields::new(body, INVALID)?, transaction.now())?;
         transaction.put(zone.clone());
-        Ok(show(transaction.snapshot(), &zone))
+        Ok(show(transaction.snapshot(), &options, &zone))
     });
     Ok(one(shown.await?))
 }
@@ -162,7 +178,7 @@ fn is_name(name: &str, filter: &str) -> bool {
     }
 }
 
-fn show(snapshot: &Snapshot, zone: &Zone) -> Value {
+fn show(snapshot: &Snapshot, options: &Options, zone: &Zone) -> Value {
     let account = snapshot.accounts.get(&zone.account_id);
     json!({
         "id": zone.id,
@@ -171,7 +187,7 @@ fn show(snapshot: &Snapshot, zone: &Zone) -> Value {
         "paused": zone.paused,
         "type": "full",
         "development_mode": 0,
-        "name_servers": [],
+        "name_servers": options.name_servers,
         "original_name_servers": null,
         "original_registrar": null,
         "original_dnshost": null,

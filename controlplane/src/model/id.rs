@@ -85,6 +85,11 @@ impl Timestamp {
         let earlier = self.0.checked_sub(time::Duration::seconds(secs));
         Timestamp(earlier.unwrap_or(OffsetDateTime::UNIX_EPOCH))
     }
+
+    /// How many seconds later this is.
+    pub fn seconds_since(self, earlier: Timestamp) -> f64 {
+        (self.0 - earlier.0).as_seconds_f64()
+    }
 }
 
 #[cfg(test)]

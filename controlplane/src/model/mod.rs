@@ -9,15 +9,18 @@ pub mod counter;
 pub mod fields;
 pub mod host_name;
 pub mod id;
+pub mod rdata;
 pub mod record;
 pub mod record_draft;
 pub mod refusal;
 pub mod route;
+pub mod soa;
 pub mod spectrum;
 pub mod token;
 pub mod tunnel;
 pub mod vnet;
 pub mod zone;
+pub mod zone_file;
 
 use std::fmt::{Debug, Display};
 

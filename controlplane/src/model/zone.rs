@@ -18,6 +18,9 @@ pub struct Zone {
     pub name: String,
     /// A paused zone's hosts are not served.
     pub paused: bool,
+    /// Grows with each change of its records (RFC 1035, section 3.3.13); wraps around.
+    #[serde(default)]
+    pub serial: u32,
     /// When it was made.
     pub created_on: Timestamp,
     /// When it last changed.

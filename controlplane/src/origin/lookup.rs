@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::answer::{App, Apps, HostAnswer, Transport};
+use crate::dns::{self, Found, zone_of};
 use crate::model::record::{Kind, Record};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
@@ -81,33 +82,12 @@ pub(crate) fn apps(snapshot: &Snapshot, edge_addresses: &[IpAddr]) -> Apps {
     }
 }
 
-/// The zone that a name belongs to: the longest that contains it.
-pub(crate) fn zone_of<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<Zone>> {
-    let mut names = std::iter::once(name).chain(host_name::parents(name));
-    let id = names.find_map(|name| snapshot.indexes.zones.get(name))?;
-    snapshot.zones.get(id)
-}
-
-/// The records that answer for a name: its own or, when it has none, the wildcard's (RFC 4592: the
-/// nearest existing name above it decides which).
+/// The records that answer for a name, as DNS sees it.
 fn records_of(snapshot: &Snapshot, zone: &Zone, name: &str) -> Vec<Arc<Record>> {
-    let own: Vec<Arc<Record>> = snapshot.records_named(zone.id, name).cloned().collect();
-    if !own.is_empty() {
-        return own;
+    match dns::find(snapshot, zone, name) {
+        Found::Node(node) => node.records,
+        Found::Nothing => Vec::new(),
     }
-    let above = host_name::parents(name).take_while(|name| host_name::is_within(name, &zone.name));
-    for parent in above {
-        let wildcard = format!("*.{parent}");
-        let found: Vec<_> = snapshot
-            .records_named(zone.id, &wildcard)
-            .cloned()
-            .collect();
-        let exists = snapshot.records_named(zone.id, parent).next().is_some();
-        if !found.is_empty() || exists {
-            return found;
-        }
-    }
-    Vec::new()
 }
 
 /// The address records at the end of a chain of CNAMEs, all inside zones of one account.

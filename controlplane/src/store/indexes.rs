@@ -7,6 +7,7 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 use uuid::Uuid;
 
+use super::names::Names;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
@@ -33,6 +34,8 @@ pub struct Indexes {
     pub zones: OrdMap<String, HexId>,
     /// The records of each zone, by name.
     pub names: OrdMap<HexId, OrdSet<(Arc<str>, HexId)>>,
+    /// The names that exist in each zone, and the apps that have them.
+    pub tree: Names,
     /// The apps of each zone.
     pub apps: OrdMap<HexId, OrdSet<HexId>>,
     /// Routes by vnet and prefix.
@@ -63,10 +66,18 @@ pub(super) fn zone(indexes: &mut Indexes, zone: &Zone, step: Step) {
 pub(super) fn record(indexes: &mut Indexes, record: &Record, step: Step) {
     let entry = (Arc::from(record.name.as_str()), record.id);
     member(&mut indexes.names, record.zone_id, entry, step);
+    match step {
+        Step::Add => indexes.tree.add_record(record.zone_id, &record.name),
+        Step::Remove => indexes.tree.remove_record(record.zone_id, &record.name),
+    }
 }
 
 pub(super) fn app(indexes: &mut Indexes, app: &App, step: Step) {
     member(&mut indexes.apps, app.zone_id, app.id, step);
+    match step {
+        Step::Add => indexes.tree.add_app(app.zone_id, &app.hostname, app.id),
+        Step::Remove => indexes.tree.remove_app(app.zone_id, &app.hostname, app.id),
+    }
 }
 
 pub(super) fn route(indexes: &mut Indexes, route: &Route, step: Step) {

@@ -8,6 +8,7 @@
 mod crash;
 mod embedded;
 mod indexes;
+mod names;
 mod objects;
 mod snapshot;
 mod table;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use embedded::Embedded;
 pub use indexes::{Indexes, Step};
+pub use names::Names;
 pub use objects::{Objects, Transaction, WriteError};
 pub use snapshot::{Snapshot, Tabled};
 pub use table::{Change, Table};

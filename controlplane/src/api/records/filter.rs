@@ -20,16 +20,35 @@ enum Field {
     Name,
     Content,
     Comment,
+    /// Any of the tags.
+    Tag,
 }
+
+/// How a filter compares a field with its text.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Exact,
+    Contains,
+    StartsWith,
+    EndsWith,
+}
+
+/// The operators of a parameter, and what they mean.
+const OPERATORS: [(&str, How); 5] = [
+    ("", How::Exact),
+    (".exact", How::Exact),
+    (".contains", How::Contains),
+    (".startswith", How::StartsWith),
+    (".endswith", How::EndsWith),
+];
 
 #[derive(Debug)]
 enum Test {
-    Exact(Field, String),
-    Contains(Field, String),
-    StartsWith(Field, String),
-    EndsWith(Field, String),
+    Text(Field, How, String),
+    /// With `true` any of them, else all.
+    Tags(bool, Vec<Test>),
+    HasTags(bool),
     HasComment(bool),
-    HasTag(String),
     Kind(String),
     Proxied(bool),
     Search(String),
@@ -57,34 +76,23 @@ impl Filter {
             ("comment", Field::Comment),
         ];
         for (name, field) in fields {
-            type Make = fn(Field, String) -> Test;
-            let operators: [(&str, Make); 5] = [
-                ("", Test::Exact),
-                (".exact", Test::Exact),
-                (".contains", Test::Contains),
-                (".startswith", Test::StartsWith),
-                (".endswith", Test::EndsWith),
-            ];
-            for (operator, make) in operators {
-                if let Some(text) = params.get(&format!("{name}{operator}")) {
-                    tests.push(make(field, text.to_lowercase()));
-                }
-            }
+            tests.extend(texts(params, name, field));
         }
-        let presence = [("comment.present", true), ("comment.absent", false)];
-        tests.extend(
-            presence
-                .into_iter()
-                .filter_map(|(name, has)| params.get(name).map(|_| Test::HasComment(has))),
-        );
-        let tag = params.get("tag").or_else(|| params.get("tag.exact"));
-        tests.extend(tag.map(|tag| Test::HasTag(tag.to_owned())));
+        let has = |name| params.get(name).is_some();
+        tests.extend(has("comment.present").then_some(Test::HasComment(true)));
+        tests.extend(has("comment.absent").then_some(Test::HasComment(false)));
+        tests.extend(tags(params)?);
         tests.extend(
             params
                 .get("type")
                 .map(|kind| Test::Kind(kind.to_ascii_uppercase())),
         );
         tests.extend(params.boolean("proxied")?.map(Test::Proxied));
+        for name in ["shadowed_by_name", "shadowing_name"] {
+            if let Some(got) = params.get(name) {
+                return Err(wrong(name, "absent: it is not carried here", got));
+            }
+        }
         tests.extend(
             params
                 .get("search")
@@ -145,28 +153,68 @@ impl Filter {
 impl Test {
     fn holds(&self, record: &Record) -> bool {
         match self {
-            Test::Exact(field, text) => field.of(record) == *text,
-            Test::Contains(field, text) => field.of(record).contains(text),
-            Test::StartsWith(field, text) => field.of(record).starts_with(text),
-            Test::EndsWith(field, text) => field.of(record).ends_with(text),
+            Test::Text(field, how, text) => {
+                let texts = field.of(record);
+                texts.iter().any(|own| how.holds(own, text))
+            }
+            Test::Tags(true, tests) => tests.iter().any(|test| test.holds(record)),
+            Test::Tags(false, tests) => tests.iter().all(|test| test.holds(record)),
+            Test::HasTags(has) => record.tags.is_empty() != *has,
             Test::HasComment(has) => record.comment.is_some() == *has,
-            Test::HasTag(tag) => record.tags.contains(tag),
             Test::Kind(kind) => record.kind.name() == kind,
             Test::Proxied(proxied) => record.proxied == *proxied,
             Test::Search(text) => {
-                let fields = [Field::Name, Field::Content, Field::Comment];
-                fields.iter().any(|field| field.of(record).contains(text))
+                let fields = [Field::Name, Field::Content, Field::Comment, Field::Tag];
+                let mut texts = fields.iter().flat_map(|field| field.of(record));
+                texts.any(|own| own.contains(text))
             }
         }
     }
 }
 
-impl Field {
-    fn of(self, record: &Record) -> String {
+impl How {
+    fn holds(self, own: &str, text: &str) -> bool {
         match self {
-            Field::Name => record.name.clone(),
-            Field::Content => record.content.to_lowercase(),
-            Field::Comment => record.comment.as_deref().unwrap_or("").to_lowercase(),
+            How::Exact => own == text,
+            How::Contains => own.contains(text),
+            How::StartsWith => own.starts_with(text),
+            How::EndsWith => own.ends_with(text),
         }
     }
+}
+
+impl Field {
+    /// What the record has there, in lower case.
+    fn of(self, record: &Record) -> Vec<String> {
+        match self {
+            Field::Name => vec![record.name.clone()],
+            Field::Content => vec![record.content.to_lowercase()],
+            Field::Comment => vec![record.comment.as_deref().unwrap_or("").to_lowercase()],
+            Field::Tag => record.tags.iter().map(|tag| tag.to_lowercase()).collect(),
+        }
+    }
+}
+
+fn texts<'a>(params: &'a Params, name: &str, field: Field) -> impl Iterator<Item = Test> + use<'a> {
+    let name = name.to_owned();
+    OPERATORS.into_iter().flat_map(move |(operator, how)| {
+        let given = params.all(&format!("{name}{operator}"));
+        given
+            .into_iter()
+            .map(move |text| Test::Text(field, how, text.to_lowercase()))
+    })
+}
+
+/// The tests of tags, which `tag_match` joins by themselves.
+fn tags(params: &Params) -> Result<Option<Test>, Refusal> {
+    let mut tests: Vec<Test> = texts(params, "tag", Field::Tag).collect();
+    let has = |name| params.get(name).is_some();
+    tests.extend(has("tag.present").then_some(Test::HasTags(true)));
+    tests.extend(has("tag.absent").then_some(Test::HasTags(false)));
+    let is_any = match params.get("tag_match") {
+        None | Some("all") => false,
+        Some("any") => true,
+        Some(other) => return Err(wrong("tag_match", "any or all", other)),
+    };
+    Ok((!tests.is_empty()).then_some(Test::Tags(is_any, tests)))
 }

@@ -1,5 +1,7 @@
 //! `/zones/{zone}/dns_records`
 
+mod batch;
+mod file;
 mod filter;
 mod name;
 
@@ -7,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
@@ -16,12 +18,15 @@ use super::input::{At, Body, Params};
 use crate::model::record::{INVALID, Record};
 use crate::model::record_draft::Draft;
 use crate::model::zone::Zone;
-use crate::model::{Fields, HexId, Refusal};
-use crate::store::Snapshot;
+use crate::model::{Fields, HexId, Refusal, Timestamp};
+use crate::store::{Snapshot, Transaction};
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/zones/{zone}/dns_records", get(list).post(create))
+        .route("/zones/{zone}/dns_records/batch", post(batch::run))
+        .route("/zones/{zone}/dns_records/export", get(file::export))
+        .route("/zones/{zone}/dns_records/import", post(file::import))
         .route(
             "/zones/{zone}/dns_records/{record}",
             get(read).put(replace).patch(patch).delete(delete),
@@ -32,9 +37,8 @@ async fn create(State(shared): State<Shared>, At(id): At<String>, Body(body): Bo
     let shown = shared.write(move |transaction| {
         let zone = context::zone(transaction.snapshot(), &id)?;
         let draft = Draft::read(Fields::new(body, INVALID)?)?;
-        let given_vnet = draft.virtual_network_id;
-        let record = draft.create(HexId::random(), &zone, transaction.now())?;
-        let record = name::put(transaction, &zone, record, None, given_vnet)?;
+        let record = add(transaction, &zone, draft)?;
+        touch(transaction, &zone);
         Ok(show(transaction.snapshot(), &zone, &record))
     });
     Ok(one(shown.await?))
@@ -73,12 +77,14 @@ async fn delete(State(shared): State<Shared>, At((zone, id)): At<(String, String
         let zone = context::zone(transaction.snapshot(), &zone)?;
         let record = find(transaction.snapshot(), &zone, &id)?;
         transaction.delete::<Record>(&record.id);
+        touch(transaction, &zone);
         Ok(json!({"id": record.id}))
     });
     Ok(one(deleted.await?))
 }
 
-type Change = fn(Draft, &Record, &Zone, crate::model::Timestamp) -> Result<Record, Refusal>;
+/// What becomes of an old record: [`Draft::replace`] or [`Draft::patch`].
+type Change = fn(Draft, &Record, &Zone, Timestamp) -> Result<Record, Refusal>;
 
 async fn change(
     State(shared): State<Shared>,
@@ -90,12 +96,37 @@ async fn change(
         let zone = context::zone(transaction.snapshot(), &zone)?;
         let old = find(transaction.snapshot(), &zone, &id)?;
         let draft = Draft::read(Fields::new(body, INVALID)?)?;
-        let given_vnet = draft.virtual_network_id;
-        let record = change(draft, &old, &zone, transaction.now())?;
-        let record = name::put(transaction, &zone, record, Some(&old), given_vnet)?;
+        let record = alter(transaction, &zone, &old, draft, change)?;
+        touch(transaction, &zone);
         Ok(show(transaction.snapshot(), &zone, &record))
     });
     Ok(one(shown.await?))
+}
+
+fn add(transaction: &mut Transaction, zone: &Zone, draft: Draft) -> Result<Record, Refusal> {
+    let given_vnet = draft.virtual_network_id;
+    let record = draft.create(HexId::random(), zone, transaction.now())?;
+    name::put(transaction, zone, record, None, given_vnet)
+}
+
+fn alter(
+    transaction: &mut Transaction,
+    zone: &Zone,
+    old: &Record,
+    draft: Draft,
+    change: Change,
+) -> Result<Record, Refusal> {
+    let given_vnet = draft.virtual_network_id;
+    let record = change(draft, old, zone, transaction.now())?;
+    name::put(transaction, zone, record, Some(old), given_vnet)
+}
+
+/// The zone's records changed: its serial grows, once in a transaction.
+fn touch(transaction: &mut Transaction, zone: &Zone) {
+    transaction.put(Zone {
+        serial: zone.serial.wrapping_add(1),
+        ..zone.clone()
+    });
 }
 
 fn find(snapshot: &Snapshot, zone: &Zone, id: &str) -> Result<Arc<Record>, Refusal> {
@@ -117,7 +148,7 @@ fn show(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Value {
         "proxiable": record.kind.is_proxiable(),
         "proxied": record.proxied,
         "ttl": record.ttl,
-        "settings": {},
+        "settings": settings(record),
         "meta": {},
         "comment": record.comment,
         "tags": record.tags,
@@ -127,11 +158,33 @@ fn show(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Value {
     if let Some(priority) = record.priority {
         shown["priority"] = json!(priority);
     }
+    if let Some(data) = record.rdata().and_then(|rdata| rdata.data()) {
+        shown["data"] = data;
+    }
+    if let Some(at) = record.comment_modified_on {
+        shown["comment_modified_on"] = json!(at);
+    }
+    if let Some(at) = record.tags_modified_on {
+        shown["tags_modified_on"] = json!(at);
+    }
     if record.kind.is_address() {
         let is_private = record.proxied && name::is_private(snapshot, zone, &record.name);
         shown["private_routing"] = json!(is_private);
         shown["use_private_routing"] = json!(is_private);
         shown["virtual_network_id"] = json!(record.virtual_network_id);
+    }
+    shown
+}
+
+/// Those that the record can have.
+fn settings(record: &Record) -> Value {
+    let mut shown = json!({});
+    if record.proxied {
+        shown["ipv4_only"] = json!(record.settings.ipv4_only);
+        shown["ipv6_only"] = json!(record.settings.ipv6_only);
+    }
+    if record.kind == crate::model::record::Kind::Cname {
+        shown["flatten_cname"] = json!(record.settings.flatten_cname);
     }
     shown
 }

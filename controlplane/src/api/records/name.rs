@@ -15,6 +15,20 @@ use crate::store::{Snapshot, Transaction};
 /// own for DNS; Spectrum's for the same rule is 11044.
 const NO_ROUTE: u32 = 11_044;
 
+/// Code of a record that is there already.
+pub(super) const IDENTICAL: u32 = 81_058;
+
+/// Most records of one name: an answer has all of a type, and each is compared with all others.
+const RECORDS_MAX: usize = 200;
+
+/// Most bytes of a name's records of one type, so that they fit into a message over TCP with all
+/// that is around them.
+const ANSWER_BYTES_MAX: usize = 60_000;
+
+/// Bytes of a record beside its name and RDATA (RFC 1035, section 4.1.3). Names far down in a long
+/// message are not compressed.
+const RECORD_BYTES: usize = 12;
+
 /// Whether the name is private: one private record makes it so (api.md 2.3).
 pub(super) fn is_private(snapshot: &Snapshot, zone: &Zone, name: &str) -> bool {
     snapshot
@@ -32,7 +46,8 @@ pub(super) fn put(
     given_vnet: Option<Option<Uuid>>,
 ) -> Result<Record, Refusal> {
     let others = others(transaction.snapshot(), &record);
-    check_clash(&record, &others)?;
+    check_size(&record, &others)?;
+    check_clash(zone, &record, &others)?;
     if record.kind.is_address() {
         let inherited = others.iter().find(|other| other.kind.is_address());
         if let (None, Some(other)) = (given_vnet, inherited) {
@@ -89,15 +104,32 @@ fn others(snapshot: &Snapshot, record: &Record) -> Vec<Arc<Record>> {
         .collect()
 }
 
+fn check_size(record: &Record, others: &[Arc<Record>]) -> Result<(), Refusal> {
+    if others.len() >= RECORDS_MAX {
+        let why = format!("A name may have at most {RECORDS_MAX} records.");
+        return Err(refuse("name", 9000, why));
+    }
+    let around = RECORD_BYTES + record.name.len();
+    let bytes = |r: &Record| around + r.rdata().map_or(0, |rdata| rdata.wire().len());
+    let same = others.iter().filter(|other| other.kind == record.kind);
+    let total: usize = same.map(|other| bytes(other)).sum();
+    if total + bytes(record) > ANSWER_BYTES_MAX {
+        let why = format!(
+            "The {} records of this name would not fit into one answer ({ANSWER_BYTES_MAX} bytes).",
+            record.kind.name()
+        );
+        return Err(refuse("content", 9000, why));
+    }
+    Ok(())
+}
+
 /// No A or AAAA beside a CNAME, nothing beside an NS below the apex (api.md 2.2); nothing twice.
-fn check_clash(record: &Record, others: &[Arc<Record>]) -> Result<(), Refusal> {
+fn check_clash(zone: &Zone, record: &Record, others: &[Arc<Record>]) -> Result<(), Refusal> {
+    let said = record.rdata();
     for other in others {
-        let is_same = other.kind == record.kind
-            && other.content == record.content
-            && other.priority == record.priority;
-        if is_same {
+        if other.kind == record.kind && other.rdata() == said {
             return Err(Refusal::invalid(
-                81_058,
+                IDENTICAL,
                 "An identical record already exists.",
             ));
         }
@@ -107,10 +139,28 @@ fn check_clash(record: &Record, others: &[Arc<Record>]) -> Result<(), Refusal> {
             let message = "An A, AAAA, or CNAME record with that host already exists.";
             return Err(Refusal::invalid(81_053, message).at("name"));
         }
-        let is_delegation = has(Kind::Ns) && record.kind != other.kind;
-        if is_delegation && (is_host(record.kind) || is_host(other.kind)) {
-            let message = "An NS record and a host cannot have the same name.";
+        // A CNAME that is answered as such hides what is beside it (RFC 1034, section 3.6.2).
+        let hides = |r: &Record| r.kind == Kind::Cname && !r.proxied && !r.is_flattened(&zone.name);
+        if hides(record) || hides(other) {
+            let message = "A CNAME record that is neither proxied nor flattened cannot have other \
+                           records beside it.";
+            return Err(Refusal::invalid(81_053, message).at("name"));
+        }
+        let is_delegation = record.name != zone.name && has(Kind::Ns) && record.kind != other.kind;
+        if is_delegation && !has(Kind::Ds) {
+            let message = "An NS record hands its name to other servers: only NS and DS records can \
+                           have that name.";
             return Err(Refusal::invalid(81_056, message).at("name"));
+        }
+        let (a, b) = (record.settings, other.settings);
+        if (a.ipv4_only && b.ipv6_only) || (a.ipv6_only && b.ipv4_only) {
+            let name = if a.ipv4_only {
+                "ipv4_only"
+            } else {
+                "ipv6_only"
+            };
+            let why = "Another record of this name asks for the other address family alone.";
+            return Err(refuse(&format!("settings/{name}"), 9000, why));
         }
     }
     Ok(())
@@ -143,23 +193,28 @@ fn check_vnet(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(), R
     }
 }
 
-/// The edge follows a proxied CNAME inside the account's own zones; it resolves no others.
+/// The edge follows a CNAME inside the account's own zones; it resolves no others. One that is
+/// neither proxied nor flattened is the client's to follow.
 fn check_target(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(), Refusal> {
-    if record.kind != Kind::Cname || !record.proxied {
+    let is_flattened = record.is_flattened(&zone.name);
+    if record.kind != Kind::Cname {
         return Ok(());
     }
-    let target = crate::origin::zone_of(snapshot, &record.content);
-    match target.filter(|target| target.account_id == zone.account_id) {
-        Some(_) if record.content != record.name => Ok(()),
-        Some(_) => Err(refuse("content", 9007, "A CNAME cannot point at itself.")),
-        None => {
-            let why = format!(
-                "A proxied CNAME to {}, which is in no zone of this account, is not carried here.",
-                record.content
-            );
-            Err(refuse("content", 9041, why))
-        }
+    if record.content == record.name {
+        return Err(refuse("content", 9007, "A CNAME cannot point at itself."));
     }
+    let target = crate::dns::zone_of(snapshot, &record.content);
+    let is_own = target.is_some_and(|target| target.account_id == zone.account_id);
+    let what = match (record.proxied, is_flattened) {
+        _ if is_own => return Ok(()),
+        (true, _) => "proxied CNAME",
+        (false, true) => "CNAME answered with addresses (flattened, or at the zone's own name)",
+        (false, false) => return Ok(()),
+    };
+    let content = &record.content;
+    let why =
+        format!("A {what} to {content}, which is in no zone of this account, is not carried here.");
+    Err(refuse("content", 9041, why))
 }
 
 /// Every proxied address of a private name must have a route in the name's vnet.

@@ -118,7 +118,7 @@ async fn a_wrong_field_is_named_with_its_pointer() {
         (a(json!({"name": "bücher"})), "/name"),
         (a(json!({"name": "a\u{0}"})), "/name"),
         (a(json!({"name": "x".repeat(300)})), "/name"),
-        (a(json!({"type": "LOC"})), "/type"),
+        (a(json!({"type": "SPF"})), "/type"),
         (a(json!({"type": []})), "/type"),
         (a(json!({"content": "10.0.0"})), "/content"),
         (a(json!({"content": "010.0.0.1"})), "/content"),

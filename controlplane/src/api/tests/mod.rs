@@ -1,8 +1,10 @@
 //! The API in memory: requests in, envelopes out.
 
+mod answers;
 mod bad_input;
 mod dns;
 mod networks;
+mod records;
 mod spectrum;
 mod tunnels;
 
@@ -14,6 +16,10 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower_service::Service as _;
 
+use crate::model::HexId;
+use crate::model::account::Account;
+use crate::model::record::Record;
+use crate::model::zone::Zone;
 use crate::scratch::Directory;
 use crate::{ControlPlane, NoNode, NodeStatus, Options};
 
@@ -23,6 +29,8 @@ fn options(directory: &Directory) -> Options {
         data_dir: directory.0.clone(),
         slice: "100.64.0.0/20".parse().unwrap(),
         edge_addresses: edge.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec(),
+        name_servers: vec!["ns1.example.net".to_owned(), "ns2.example.net".to_owned()],
+        dns_listen: vec!["203.0.113.1:53".parse().unwrap()],
         wireguard_endpoint: Some("198.51.100.1:51820".to_owned()),
     }
 }
@@ -117,6 +125,28 @@ impl World {
     pub(super) async fn zone(&self, name: &str) -> String {
         let body = json!({"name": name, "account": {"id": self.account}, "type": "full"});
         id(&self.made("/zones", body).await)
+    }
+
+    /// Another account with a zone and an A record; its id.
+    pub(super) fn stranger(&self, zone: &str, name: &str, ip: &str) -> String {
+        let account_id = HexId::random();
+        let zone_id = HexId::random();
+        let now = super::context::now();
+        let record = json!({"id": HexId::random(), "zone_id": zone_id, "name": name, "type": "A",
+            "content": ip, "ttl": 1, "proxied": false, "asked_private": false,
+            "virtual_network_id": null, "priority": null, "comment": null, "tags": [],
+            "created_on": now, "modified_on": now});
+        let zone = json!({"id": zone_id, "account_id": account_id, "name": zone, "paused": false,
+            "created_on": now, "modified_on": now});
+        let account = json!({"id": account_id, "name": "stranger", "created_on": now});
+        let written = self.plane.objects().write(now, |transaction| {
+            transaction.put(serde_json::from_value::<Account>(account).unwrap());
+            transaction.put(serde_json::from_value::<Zone>(zone).unwrap());
+            transaction.put(serde_json::from_value::<Record>(record).unwrap());
+            Ok(())
+        });
+        written.unwrap();
+        account_id.to_string()
     }
 
     pub(super) async fn vnet(&self, name: &str) -> String {
