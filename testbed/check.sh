@@ -7,6 +7,7 @@
 . "$TESTBED/checks-faults.sh"
 . "$TESTBED/checks-underlay.sh"
 . "$TESTBED/checks-userspace.sh"
+. "$TESTBED/checks-names.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

@@ -29,6 +29,8 @@ redis_default     | TCP app tcp/6379                   | redis-cli    | origin1 
 redis_second      | TCP app tcp/6380                   | redis-cli    | origin2 redis
 dns_default       | UDP app udp/53                     | dig          | origin1 dnsmasq
 dns_second        | UDP app udp/5353                   | dig          | origin2 dnsmasq
+names_proxied     | names and apps lead to the edge    | dig          | none: the edge
+names_types       | records of all 21 types            | dig          | none: the edge
 download_default  | 256 MiB with checksum, wireguard-go | curl        | origin1 nginx
 download_second   | 256 MiB with checksum, our site    | curl         | origin2 nginx
 both_directions   | up and down at once                | curl         | origin1 nginx

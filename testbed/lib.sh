@@ -169,6 +169,7 @@ need_for_world() {
   need redis-cli redis-tools
   need dnsmasq dnsmasq-base
   need dig bind9-dnsutils
+  need named-checkzone bind9-utils
   need curl curl
   need jq jq
   need openssl openssl

@@ -25,6 +25,9 @@ edge_addresses = ["203.0.113.1", "2001:db8:1::1"]
 certificates = "$RUN/certs"
 connect_timeout_secs = 4
 read_timeout_secs = 10
+[dns]
+listen = ["203.0.113.53:53"]
+name_servers = ["ns1.example.net", "ns2.example.net"]
 TOML
 }
 
@@ -48,6 +51,7 @@ RECORD_DEFAULT=$RECORD_DEFAULT
 RECORD_SECOND=$RECORD_SECOND
 EDGE_IP=203.0.113.1
 EDGE_IP6=2001:db8:1::1
+DNS_IP=203.0.113.53
 ORIGIN_IP=10.0.0.50
 CA_FILE=$RUN/ca/ca.crt
 BIG_SHA256=$BIG_SHA256

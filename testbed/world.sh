@@ -27,6 +27,8 @@ make_links() {
   ip -n pc-client addr add 2001:db8:1::2/64 dev edge0 nodad
   ip -n pc-edge addr add 203.0.113.1/24 dev client0
   ip -n pc-edge addr add 2001:db8:1::1/64 dev client0 nodad
+  # The edge's DNS server; port 53 of its other address is an app's.
+  ip -n pc-edge addr add 203.0.113.53/24 dev client0
 
   ip -n pc-net link add underlay type bridge
   ip -n pc-net link set underlay up

@@ -12,6 +12,8 @@ pub struct ProxyConfig {
     pub http: Vec<SocketAddr>,
     /// Where HTTPS is served. Needs `certificates`.
     pub https: Vec<SocketAddr>,
+    /// Where DNS is served, over UDP and TCP.
+    pub dns: Vec<SocketAddr>,
     /// Congestion control of TCP connections to clients and to origins (`bbr`), where the kernel has
     /// it; `None` for the kernel's default.
     pub congestion: Option<String>,
@@ -36,6 +38,8 @@ pub struct ProxyConfig {
     pub timeouts: Timeouts,
     /// How many things there may be.
     pub limits: Limits,
+    /// How much DNS there may be.
+    pub dns_limits: DnsLimits,
 }
 
 impl ProxyConfig {
@@ -44,6 +48,7 @@ impl ProxyConfig {
         Self {
             http: Vec::new(),
             https: Vec::new(),
+            dns: Vec::new(),
             congestion: Some("bbr".to_owned()),
             l4: false,
             certificates: None,
@@ -54,6 +59,7 @@ impl ProxyConfig {
             allow_local_origins: false,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            dns_limits: DnsLimits::default(),
         }
     }
 }
@@ -63,6 +69,7 @@ impl fmt::Debug for ProxyConfig {
         f.debug_struct("ProxyConfig")
             .field("http", &self.http)
             .field("https", &self.https)
+            .field("dns", &self.dns)
             .field("congestion", &self.congestion)
             .field("l4", &self.l4)
             .field("certificates", &self.certificates)
@@ -152,6 +159,38 @@ impl Default for Limits {
             tcp_connections: 8_192,
             udp_sessions: 8_192,
             udp_sessions_per_client: 512,
+        }
+    }
+}
+
+/// Bounds of the DNS server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsLimits {
+    /// Answers over UDP to one network (IPv4 /24, IPv6 /56) a second: 200, several times what a busy
+    /// resolver asks one zone's server for; at 1,232 bytes at most 2 Mb/s towards a forged source.
+    pub answers_per_second: u32,
+    /// Answers that a network may save up: 400, two seconds' worth.
+    pub answers_burst: u32,
+    /// Open TCP connections of one listener: 512, each a descriptor and a few KiB.
+    pub connections: usize,
+    /// Open TCP connections of one network: 32.
+    pub connections_per_client: usize,
+    /// Queries of one TCP connection, after which the client opens the next: 1,000.
+    pub queries_per_connection: usize,
+    /// Silence of a client that owes a query, the rest of it, or room for its answer: 10 s
+    /// (RFC 7766, section 6.2.3 wants "a few seconds").
+    pub idle: Duration,
+}
+
+impl Default for DnsLimits {
+    fn default() -> Self {
+        Self {
+            answers_per_second: 200,
+            answers_burst: 400,
+            connections: 512,
+            connections_per_client: 32,
+            queries_per_connection: 1_000,
+            idle: Duration::from_secs(10),
         }
     }
 }

@@ -78,5 +78,11 @@ counters! {
     udp_downstream_datagrams_total: "Datagrams that clients of UDP apps sent.",
     udp_upstream_datagrams_total: "Datagrams that origins of UDP apps sent.",
     congestion_refused_total: "Sockets that the kernel did not give the configured congestion control.",
+    dns_queries_total: "Messages to the DNS server, over UDP and TCP.",
+    dns_malformed_total: "Messages to the DNS server that were no query.",
+    dns_limited_total: "Queries over UDP beyond the rate of their network.",
+    dns_dropped_total: "Answers over UDP that the socket did not take.",
+    dns_tcp_connections_total: "TCP connections to the DNS server.",
+    dns_tcp_refused_total: "TCP connections to the DNS server closed at once because it was full.",
     app_listen_failed_total: "Attempts to listen for an app that failed.",
 }

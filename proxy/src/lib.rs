@@ -1,4 +1,4 @@
-//! Clients: sockets, HTTP and Spectrum relays, the route to an origin, and the hand-off to it.
+//! Clients: sockets, DNS, HTTP and Spectrum relays, the route to an origin, and the hand-off to it.
 //!
 //! Modules are listed in dependency order: each names only those above it.
 
@@ -8,10 +8,11 @@ mod congestion;
 pub mod handoff;
 pub mod route;
 pub mod listen;
+mod dns;
 pub mod l4;
 pub mod l7;
 mod proxy;
 
-pub use crate::config::{Limits, ProxyConfig, Timeouts};
+pub use crate::config::{DnsLimits, Limits, ProxyConfig, Timeouts};
 pub use crate::counters::CountersSnapshot;
 pub use crate::proxy::{Proxy, StartError, Upstreams};

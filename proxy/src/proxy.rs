@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use controlplane::dns::Authority;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use tokio::net::TcpListener;
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::ProxyConfig;
 use crate::congestion::Congestion;
 use crate::counters::{Counters, CountersSnapshot};
+use crate::dns;
 use crate::handoff::{Flows, Handoff, Vnets};
 use crate::l4;
 use crate::l7::{self, Door, Gate, engine};
@@ -29,6 +31,8 @@ pub struct Upstreams {
     pub tables: Arc<dyn Vnets>,
     /// Opens connections of vnets without the kernel; `None` if the kernel has them.
     pub flows: Option<Arc<dyn Flows>>,
+    /// Answers DNS queries; `None` where no DNS is served.
+    pub names: Option<Arc<dyn Authority>>,
     /// The revision of the desired state: answers of the Origin API are kept while it stays.
     pub revision: watch::Receiver<u64>,
 }
@@ -71,6 +75,7 @@ pub struct Proxy {
     counters: Arc<Counters>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
+    dns: Vec<SocketAddr>,
 }
 
 struct Live {
@@ -104,15 +109,19 @@ impl Proxy {
         let congestion = Congestion::new(config.congestion.as_deref(), &counters);
         let http = bind(&config.http, "http", &congestion)?;
         let https = bind(&config.https, "https", &congestion)?;
+        let names = config.dns.iter().map(|at| dns::Bound::new(*at, &counters));
+        let names: Vec<dns::Bound> = names.collect::<Result<_, _>>()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("proxy")
             .enable_all()
             .build()
             .map_err(StartError::Runtime)?;
         let lanes = Lanes::start(config.limits.lanes).map_err(StartError::Runtime)?;
+        let dns;
         let (live, http, https) = {
             let _inside = runtime.enter();
             let sockets = (adopt(http)?, adopt(https)?);
+            dns = serve_names(names, &config, &upstreams, &counters)?;
             run(
                 config,
                 upstreams,
@@ -132,6 +141,7 @@ impl Proxy {
             counters,
             http,
             https,
+            dns,
         })
     }
 
@@ -148,6 +158,11 @@ impl Proxy {
     /// The addresses where HTTPS is served, with the ports that the system chose for 0.
     pub fn https_addresses(&self) -> &[SocketAddr] {
         &self.https
+    }
+
+    /// The addresses where DNS is served, with the ports that the system chose for 0.
+    pub fn dns_addresses(&self) -> &[SocketAddr] {
+        &self.dns
     }
 
     /// Stops accepting, lets what runs finish until `deadline`, then closes the rest. Returns
@@ -209,6 +224,7 @@ fn run(
     let Upstreams {
         tables,
         flows,
+        names: _,
         revision,
     } = upstreams;
     let drain = Drain::new();
@@ -252,6 +268,27 @@ fn run(
         tokio::spawn(l4::serve(apps, relay, drain.running()));
     }
     ((drain, door), http, https)
+}
+
+/// Starts the DNS server on the runtime that is entered.
+fn serve_names(
+    bound: Vec<dns::Bound>,
+    config: &ProxyConfig,
+    upstreams: &Upstreams,
+    counters: &Arc<Counters>,
+) -> Result<Vec<SocketAddr>, StartError> {
+    let Some(authority) = upstreams.names.clone() else {
+        return Ok(Vec::new());
+    };
+    let server = Arc::new(dns::Server {
+        authority,
+        limits: config.dns_limits.clone(),
+        counters: Arc::clone(counters),
+    });
+    let served = bound.into_iter().map(|bound| bound.serve(&server));
+    served
+        .collect::<Result<_, _>>()
+        .map_err(StartError::Runtime)
 }
 
 fn check_colo(colo: &str) -> Result<(), StartError> {

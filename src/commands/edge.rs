@@ -82,6 +82,7 @@ async fn serve(
         flows: handle
             .opener()
             .map(|opener| Arc::new(opener) as Arc<dyn Flows>),
+        names: Some(Arc::new(plane.clone())),
         revision: plane.revision(),
     };
     let proxy = Arc::new(Proxy::start(proxy_config(config, plane), upstreams)?);
@@ -137,6 +138,7 @@ fn proxy_config(config: &config::Edge, plane: &ControlPlane) -> ProxyConfig {
     let mut proxy = ProxyConfig::new(config.api_listen, plane.origin_token());
     proxy.http.clone_from(&config.proxy.http);
     proxy.https.clone_from(&config.proxy.https);
+    proxy.dns.clone_from(&config.dns.listen);
     proxy.certificates.clone_from(&config.proxy.certificates);
     if let Some(name) = &config.proxy.congestion {
         proxy.congestion = (name != "system").then(|| name.clone());

@@ -78,7 +78,7 @@ macro_rules! checks {
         fn every_check_of_the_testbed_is_a_test() {
             let mut tested = vec![$($($check),+),+];
             tested.sort_unstable();
-            let scripts = ["paths", "faults", "underlay", "userspace"].map(|subject| {
+            let scripts = ["paths", "faults", "underlay", "userspace", "names"].map(|subject| {
                 let file = format!("checks-{subject}.sh");
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
                 std::fs::read_to_string(path).expect("the checks are there")
@@ -105,6 +105,11 @@ checks! {
     the_origin_sees_who_asked_and_how: "headers";
     a_tcp_app_reaches_the_redis_of_its_vnet: "redis_default", "redis_second";
     a_udp_app_reaches_the_dns_server_of_its_vnet: "dns_default", "dns_second";
+    dns_leads_proxied_names_and_apps_to_the_edge: "names_proxied";
+    dns_denies_what_is_not_there_and_refuses_what_is_not_ours: "names_denied";
+    dns_answers_every_type_as_it_was_given: "names_types";
+    an_exported_zone_is_read_by_bind: "names_file";
+    a_changed_record_is_seen_by_the_next_question: "names_change";
     a_download_has_the_right_checksum: "download_default", "download_second";
     a_whole_gibibyte_has_the_right_checksum: "download_whole";
     up_and_download_at_once_are_whole: "both_directions";

@@ -61,6 +61,7 @@ impl World {
             Upstreams {
                 tables: vnets.clone(),
                 flows: None,
+                names: None,
                 revision,
             },
         )

@@ -160,6 +160,7 @@ impl World {
             Upstreams {
                 tables: vnets.clone(),
                 flows,
+                names: None,
                 revision,
             },
         )
@@ -442,6 +443,7 @@ async fn two_edges_on_one_port_get_a_clear_error() {
         Upstreams {
             tables: world.vnets.clone(),
             flows: None,
+            names: None,
             revision,
         },
     )
