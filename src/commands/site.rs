@@ -1,6 +1,6 @@
 //! `portcullis site`: the router on the customer's network.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use dataplane::fib::Nexthop;
@@ -27,24 +27,27 @@ const TUNNEL: TunnelId = TunnelId(1);
 /// Runs until a signal.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config: config::Site = config::read(&args.config)?;
-    let spec = spec(&config)?;
-    let listen = if config.router.listen.is_empty() {
-        vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))]
-    } else {
-        config.router.listen.clone()
+    let way = way(&config)?;
+    let spec = spec(&config, &way)?;
+    let listen = match way {
+        Way::Ipsec(_) => Vec::new(),
+        Way::WireGuard(_) if config.router.listen.is_empty() => {
+            vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))]
+        }
+        Way::WireGuard(_) => config.router.listen.clone(),
     };
     let router = RouterConfig {
         tun: TunConfig {
             name: config.router.tun.clone(),
-            mtu: config.router.mtu,
+            mtu: way.mtu(&config.router),
             backend: config.router.tun_backend.into(),
         },
         workers: None,
         listen,
-        ipsec: Vec::new(),
+        ipsec: way.ipsec(),
         gre: Vec::new(),
         overlay: Overlay::Site {
-            routes: [routes(&config), direct_prefixes(&config)].concat(),
+            routes: [way.routes(), direct_prefixes(&config)].concat(),
             address: config.router.address,
         },
         endpoint_cache: None,
@@ -56,7 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let served = super::admin_runtime()?.block_on(async {
         admin::serve(&config.admin_socket, handle.clone(), None)?;
-        tracing::info!(edge = %config.wireguard.endpoint, "ready");
+        tracing::info!(edge = %way.edge(), "ready");
         tokio::select! {
             signal = super::stop_signal() => signal,
             failed = super::router_failed(&handle) => Err(failed),
@@ -66,13 +69,71 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     served
 }
 
-/// What is reached through the edge.
-fn routes(config: &config::Site) -> Vec<ipnet::IpNet> {
-    config
-        .wireguard
-        .routes
-        .clone()
-        .unwrap_or_else(|| vec![source::RANGE_V4.into(), source::RANGE_V6.into()])
+/// The tunnel to the edge, of either kind.
+enum Way<'a> {
+    WireGuard(&'a config::SiteWireGuard),
+    Ipsec(&'a config::SiteIpsec),
+}
+
+fn way(config: &config::Site) -> anyhow::Result<Way<'_>> {
+    match (&config.wireguard, &config.ipsec) {
+        (Some(wireguard), None) => Ok(Way::WireGuard(wireguard)),
+        (None, Some(ipsec)) => Ok(Way::Ipsec(ipsec)),
+        (None, None) | (Some(_), Some(_)) => {
+            anyhow::bail!("a site has one tunnel to the edge: give either [wireguard] or [ipsec]")
+        }
+    }
+}
+
+impl Way<'_> {
+    /// What is reached through the edge.
+    fn routes(&self) -> Vec<ipnet::IpNet> {
+        let routes = match self {
+            Self::WireGuard(wireguard) => &wireguard.routes,
+            Self::Ipsec(ipsec) => &ipsec.routes,
+        };
+        let all = || vec![source::RANGE_V4.into(), source::RANGE_V6.into()];
+        routes.clone().unwrap_or_else(all)
+    }
+
+    /// The largest inner packet: over a 1500-byte IPv6 underlay, 80 bytes of headers, or up to 105
+    /// with AES-CBC in UDP.
+    fn mtu(&self, router: &config::SiteRouter) -> u16 {
+        let default = match self {
+            Self::WireGuard(_) => 1420,
+            Self::Ipsec(_) => 1400,
+        };
+        router.mtu.unwrap_or(default)
+    }
+
+    /// Where IPsec is spoken.
+    fn ipsec(&self) -> Vec<IpAddr> {
+        match self {
+            Self::WireGuard(_) => Vec::new(),
+            Self::Ipsec(ipsec) => vec![ipsec.local],
+        }
+    }
+
+    /// Where the edge is, for people.
+    fn edge(&self) -> String {
+        match self {
+            Self::WireGuard(wireguard) => wireguard.endpoint.to_string(),
+            Self::Ipsec(ipsec) => ipsec.remote.to_string(),
+        }
+    }
+
+    fn kind(&self) -> anyhow::Result<tunnel::Config> {
+        Ok(match self {
+            Self::Ipsec(ipsec) => tunnel::Config::IpSec(ipsec.tunnel()?),
+            Self::WireGuard(wireguard) => tunnel::Config::WireGuard(tunnel::wireguard::Config {
+                private_key: wireguard.private_key()?,
+                peer: wireguard.peer_public_key,
+                preshared_key: wireguard.preshared_key,
+                endpoint: Some(wireguard.endpoint),
+                keepalive: Some(wireguard.keepalive),
+            }),
+        })
+    }
 }
 
 /// What is behind direct links.
@@ -83,23 +144,17 @@ fn direct_prefixes(config: &config::Site) -> Vec<ipnet::IpNet> {
 
 /// The site's desired state: the edge behind the tunnel, the LAN behind this machine,
 /// other networks behind direct links.
-fn spec(config: &config::Site) -> anyhow::Result<Spec> {
-    let far = routes(config);
-    let wireguard = tunnel::wireguard::Config {
-        private_key: config.wireguard.private_key()?,
-        peer: config.wireguard.peer_public_key,
-        preshared_key: config.wireguard.preshared_key,
-        endpoint: Some(config.wireguard.endpoint),
-        keepalive: Some(config.wireguard.keepalive),
-    };
+fn spec(config: &config::Site, way: &Way<'_>) -> anyhow::Result<Spec> {
+    let far = way.routes();
+    let mtu = way.mtu(&config.router);
     let tunnel = Tunnel {
         vnet: VNET,
         name: "edge".into(),
-        mtu: config.router.mtu,
+        mtu,
         allowed: far.clone(),
         interface: Vec::new(),
         health: None,
-        kind: tunnel::Config::WireGuard(wireguard),
+        kind: way.kind()?,
     };
     let mut spec = Spec {
         revision: 1,
@@ -117,7 +172,7 @@ fn spec(config: &config::Site) -> anyhow::Result<Spec> {
         let tunnel = Tunnel {
             vnet: VNET,
             name: device.clone(),
-            mtu: config.router.mtu,
+            mtu,
             allowed: direct.prefixes.clone(),
             interface: Vec::new(),
             health: None,

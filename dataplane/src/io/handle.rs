@@ -218,7 +218,11 @@ impl Inner {
     /// last. What one of them refuses, none of them has.
     fn tell(&self, change: TunnelChange) -> Result<(), String> {
         let id = change.id();
-        let owner = usize::from(self.tables.workers.owner(id).0);
+        let owner = match &change {
+            TunnelChange::Put(_, put) => put.kind.owner(id, self.tables.workers),
+            TunnelChange::Delete(_) => self.tables.workers.owner(id),
+        };
+        let owner = usize::from(owner.0);
         let hint = match &change {
             TunnelChange::Put(_, put) => match &put.kind {
                 tunnel::Config::WireGuard(config) => {
@@ -229,6 +233,7 @@ impl Inner {
                     self.attach(&self.lines[owner], id, &config.device, put.mtu)?;
                     None
                 }
+                tunnel::Config::IpSec(_) => None,
             },
             TunnelChange::Delete(_) => {
                 self.endpoints.delete(id);

@@ -85,6 +85,16 @@ reasons! {
     Inauthentic = "inauthentic",
     /// An authentic message with something inside that is not IP.
     NotIp = "not_ip",
+    /// An ESP packet with padding that it must not have.
+    EspPadding = "esp_padding",
+    /// An ESP packet whose sender has nothing to say (RFC 4303, section 2.6).
+    EspDummy = "esp_dummy",
+    /// An IPsec SA at the end of its life.
+    SaExpired = "sa_expired",
+    /// No IPsec SA with the peer is up.
+    NoSa = "no_sa",
+    /// A packet that the IPsec SA it came by does not carry, or that no SA carries.
+    OutsideSelectors = "outside_selectors",
     /// More handshake messages from one source than it may send.
     HandshakeLimited = "handshake_limited",
     /// A handshake that was answered with a cookie, because there were too many.
@@ -110,6 +120,11 @@ impl From<Refusal> for DropReason {
             Refusal::Replay => Self::Replayed,
             Refusal::Invalid => Self::Inauthentic,
             Refusal::NotIp => Self::NotIp,
+            Refusal::Padding => Self::EspPadding,
+            Refusal::Dummy => Self::EspDummy,
+            Refusal::Expired => Self::SaExpired,
+            Refusal::NoSa => Self::NoSa,
+            Refusal::OutsideSelectors => Self::OutsideSelectors,
             Refusal::HandshakeLimited => Self::HandshakeLimited,
             Refusal::CookieSent => Self::HandshakeCookie,
             Refusal::UnknownIdentity => Self::UnknownIdentity,

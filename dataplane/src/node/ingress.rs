@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use crate::fib::{Guard, Nexthop};
 use crate::id::{TunnelId, VnetId, WorkerId};
-use crate::packet::{Carrier, Exit, Offload, Parcel, Segments, Way};
+use crate::packet::{Exit, Offload, Parcel, Segments, Way};
 use crate::program::VnetTables;
 use crate::source;
-use crate::tunnel::{Decap, Tunnels};
+use crate::tunnel::Decap;
 use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
@@ -28,12 +28,12 @@ impl Node {
     pub(super) fn ingress(
         &mut self,
         way: Way,
-        (datagram, arrival): (&[u8], Arrival),
+        (datagram, arrival): (&mut [u8], Arrival),
         scratch: &mut [u8],
         now: Instant,
         guard: &Guard,
     ) -> Result<(), DropReason> {
-        if let Some(other) = self.addressee(way.carrier, datagram) {
+        if let Some(other) = self.addressee(way, datagram) {
             return self.hand_over(other, arrival, Parcel::Underlay(way), datagram);
         }
         let decap = self
@@ -46,7 +46,10 @@ impl Node {
                 return Ok(());
             }
             Decap::Elsewhere { tunnel } => {
-                let owner = self.config.workers.owner(tunnel);
+                let place = self.links.get(&tunnel).map(|link| link.place);
+                let Place::At(owner) = place.ok_or(DropReason::Gone)? else {
+                    return Err(DropReason::HandoverLoops);
+                };
                 let parcel = Parcel::Initiation(way.remote, tunnel);
                 return self.hand_over(owner, arrival, parcel, datagram);
             }
@@ -63,11 +66,12 @@ impl Node {
     }
 
     /// Another worker of this node, if the datagram names one.
-    fn addressee(&self, carrier: Carrier, datagram: &[u8]) -> Option<WorkerId> {
+    fn addressee(&self, way: Way, datagram: &[u8]) -> Option<WorkerId> {
         let NodeConfig {
             worker, workers, ..
         } = self.config;
-        Tunnels::addressee(carrier, datagram)
+        self.tunnels
+            .addressee(way, datagram)
             .filter(|other| *other != worker && workers.has(*other))
     }
 

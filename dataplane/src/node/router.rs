@@ -168,7 +168,7 @@ impl Node {
         match change {
             TunnelChange::Put(id, tunnel) => self.put(id, *tunnel, now),
             TunnelChange::Delete(id) => {
-                self.delete(id);
+                self.delete(id, now);
                 Ok(())
             }
         }
@@ -209,7 +209,7 @@ impl Node {
         let mut scratch = std::mem::take(&mut self.scratch);
         for datagram in train.chunks_mut(segment_size.max(1)) {
             self.counters.underlay_rx += 1;
-            let datagram = (&*datagram, Arrival::Direct);
+            let datagram = (datagram, Arrival::Direct);
             let done = self.ingress(way, datagram, &mut scratch, now, &guard);
             self.count(done);
         }
@@ -256,7 +256,7 @@ impl Node {
             self.counters.handed_in += 1;
             let done = match parcel {
                 Parcel::Underlay(way) => {
-                    let datagram = (&*packet, Arrival::HandedOver);
+                    let datagram = (packet, Arrival::HandedOver);
                     self.ingress(way, datagram, &mut scratch, now, &guard)
                 }
                 Parcel::Initiation(from, tunnel) => {
@@ -360,12 +360,13 @@ impl Node {
             rx_packets: link.rx.packets,
             rx_bytes: link.rx.bytes,
             dropped_packets: link.dropped_packets,
+            ipsec: self.tunnels.ipsec_status(handle, now),
         })
     }
 
-    fn delete(&mut self, id: TunnelId) {
+    fn delete(&mut self, id: TunnelId, now: Instant) {
         match self.links.remove(&id).map(|link| link.place) {
-            Some(Place::Here(handle)) => self.tunnels.delete(handle),
+            Some(Place::Here(handle)) => self.tunnels.delete(handle, now, &mut self.outbox),
             Some(Place::At(_)) => self.tunnels.delete_elsewhere(id),
             None => {}
         }
@@ -379,26 +380,28 @@ impl Node {
                 tunnel.mtu
             ));
         }
-        // What waits in a tunnel, or travels under its keys, belongs to the vnet it was sent in.
-        if self
-            .links
-            .get(&id)
-            .is_some_and(|link| link.vnet != tunnel.vnet)
-        {
-            self.delete(id);
+        let owner = tunnel.kind.owner(id, self.config.workers);
+        let is_here = owner == self.config.worker;
+        let kind = tunnel.kind.kind();
+        // What waits in a tunnel, or travels under its keys, belongs to the vnet it was sent in. One
+        // that goes to another worker or device leaves nothing behind.
+        let is_another = |link: &Link| {
+            let is_moved = matches!(link.place, Place::Here(_)) != is_here;
+            link.vnet != tunnel.vnet || link.kind != kind || is_moved
+        };
+        if self.links.get(&id).is_some_and(is_another) {
+            self.delete(id, now);
         }
-        let owner = self.config.workers.owner(id);
-        let place = if owner == self.config.worker {
+        let place = if is_here {
             self.tunnels
                 .put(id, &tunnel.kind, tunnel.mtu, now, &mut self.outbox)
                 .map(Place::Here)
         } else {
             self.tunnels
-                .put_elsewhere(id, &tunnel.kind)
+                .put_elsewhere(id, &tunnel.kind, owner)
                 .map(|()| Place::At(owner))
         };
         let place = place.map_err(|error| error.to_string())?;
-        let kind = tunnel.kind.kind();
         let link = self.links.entry(id).or_insert_with(|| Link {
             place,
             vnet: tunnel.vnet,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::id::{TunnelId, VnetId};
+use crate::tunnel::ipsec;
 
 /// A tunnel as `show tunnels` and the API present it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -15,7 +16,7 @@ pub struct TunnelStatus {
     pub vnet: VnetId,
     /// The customer's name for it.
     pub name: String,
-    /// The kind: `wireguard`.
+    /// The kind: `wireguard`, `direct` or `ipsec`.
     pub kind: &'static str,
     /// Where datagrams go: as configured until the peer has been heard, then where it was heard last.
     pub endpoint: Option<SocketAddr>,
@@ -33,4 +34,7 @@ pub struct TunnelStatus {
     pub rx_bytes: u64,
     /// Packets of this tunnel that were dropped, either way.
     pub dropped_packets: u64,
+    /// The SAs of an IPsec tunnel, and why there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipsec: Option<ipsec::Status>,
 }

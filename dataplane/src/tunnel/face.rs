@@ -6,12 +6,24 @@ use std::time::Instant;
 use crate::id::{TunnelId, WorkerId};
 use crate::packet::{Carrier, Exit, Outbox, Way};
 
-use super::{Config, Decap, Event, Refusal, Status, wireguard};
+use super::{Config, Decap, Event, Refusal, Status, ipsec, wireguard};
 
 /// Every tunnel of one worker.
 #[derive(Debug)]
 pub struct Tunnels {
     wireguard: wireguard::Device,
+    ipsec: ipsec::Device,
+}
+
+/// Why a tunnel cannot be made as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// A WireGuard peer.
+    #[error(transparent)]
+    WireGuard(#[from] wireguard::PutError),
+    /// An IPsec tunnel.
+    #[error(transparent)]
+    IpSec(#[from] ipsec::PutError),
 }
 
 /// A tunnel as its device knows it: found once when it is put, good until it is deleted.
@@ -21,6 +33,8 @@ pub enum Handle {
     WireGuard(wireguard::Slot),
     /// A direct link: the tunnel's number is its device's.
     Direct(TunnelId),
+    /// A tunnel of the IPsec device.
+    IpSec(ipsec::Slot),
 }
 
 impl Tunnels {
@@ -29,13 +43,14 @@ impl Tunnels {
     pub fn new(worker: WorkerId, now: Instant) -> Self {
         Self {
             wireguard: wireguard::Device::new(worker, now),
+            ipsec: ipsec::Device::new(worker, Box::new(system_random), now),
         }
     }
 
     /// Makes or changes a tunnel. What did not change is kept, sessions included.
     ///
     /// # Errors
-    /// [`wireguard::PutError`], and nothing has changed.
+    /// [`PutError`], and nothing has changed.
     pub fn put(
         &mut self,
         tunnel: TunnelId,
@@ -43,41 +58,46 @@ impl Tunnels {
         mtu: u16,
         now: Instant,
         out: &mut Outbox,
-    ) -> Result<Handle, wireguard::PutError> {
-        match config {
-            Config::WireGuard(config) => self
-                .wireguard
-                .put(tunnel, config, mtu, now, out)
-                .map(Handle::WireGuard),
-            Config::Direct(_) => Ok(Handle::Direct(tunnel)),
-        }
+    ) -> Result<Handle, PutError> {
+        Ok(match config {
+            Config::WireGuard(config) => {
+                Handle::WireGuard(self.wireguard.put(tunnel, config, mtu, now, out)?)
+            }
+            Config::Direct(_) => Handle::Direct(tunnel),
+            Config::IpSec(config) => Handle::IpSec(self.ipsec.put(tunnel, config, now, out)?),
+        })
     }
 
     /// Notes a tunnel of another worker, for messages that only this note can tell apart.
     ///
     /// # Errors
-    /// [`wireguard::PutError`], and nothing has changed.
+    /// [`PutError`], and nothing has changed.
     pub fn put_elsewhere(
         &mut self,
         tunnel: TunnelId,
         config: &Config,
-    ) -> Result<(), wireguard::PutError> {
+        owner: WorkerId,
+    ) -> Result<(), PutError> {
         match config {
-            Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config),
-            Config::Direct(_) => Ok(()),
+            Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config)?,
+            Config::Direct(_) => {}
+            Config::IpSec(config) => self.ipsec.put_elsewhere(tunnel, config, owner)?,
         }
+        Ok(())
     }
 
     /// Forgets a tunnel of another worker.
     pub fn delete_elsewhere(&mut self, tunnel: TunnelId) {
         self.wireguard.delete_elsewhere(tunnel);
+        self.ipsec.delete_elsewhere(tunnel);
     }
 
     /// Deletes a tunnel with its sessions and whatever waits in it.
-    pub fn delete(&mut self, handle: Handle) {
+    pub fn delete(&mut self, handle: Handle, now: Instant, out: &mut Outbox) {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.delete(slot),
             Handle::Direct(_) => {}
+            Handle::IpSec(slot) => self.ipsec.delete(slot, now, out),
         }
     }
 
@@ -91,7 +111,7 @@ impl Tunnels {
     ) {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.hint_endpoint(slot, endpoint, now, out),
-            Handle::Direct(_) => {}
+            Handle::Direct(_) | Handle::IpSec(_) => {}
         }
     }
 
@@ -114,33 +134,39 @@ impl Tunnels {
                 let is_queued = out.deliver(Exit::Link(tunnel), &buffer[..len]);
                 is_queued.then_some(()).ok_or(Refusal::OutboxFull)
             }
+            Handle::IpSec(slot) => self.ipsec.encap(slot, &buffer[..len], now, out),
         }
     }
 
     /// The worker that a datagram names; `None` when any of them can tell.
     #[must_use]
-    pub fn addressee(carrier: Carrier, datagram: &[u8]) -> Option<WorkerId> {
-        match carrier {
+    pub fn addressee(&self, way: Way, datagram: &[u8]) -> Option<WorkerId> {
+        match way.carrier {
             Carrier::WireGuard => wireguard::addressee(datagram),
-            Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => None,
+            Carrier::Ike | Carrier::NatT | Carrier::Esp => self.ipsec.addressee(way, datagram),
+            Carrier::Gre => None,
         }
     }
 
-    /// Decapsulates `datagram` into `buffer` ([`super::DATAGRAM_LEN_MAX`] bytes).
+    /// Decapsulates `datagram`, which may be overwritten, into `buffer` ([`super::DATAGRAM_LEN_MAX`]
+    /// bytes).
     ///
     /// # Errors
     /// [`Refusal`] when the datagram was dropped.
     pub fn decap(
         &mut self,
         way: Way,
-        datagram: &[u8],
+        datagram: &mut [u8],
         buffer: &mut [u8],
         now: Instant,
         out: &mut Outbox,
     ) -> Result<Decap, Refusal> {
         match way.carrier {
             Carrier::WireGuard => self.wireguard.decap(way.remote, datagram, buffer, now, out),
-            Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => Err(Refusal::UnknownPeer),
+            Carrier::Ike | Carrier::NatT | Carrier::Esp => {
+                self.ipsec.decap(way, datagram, buffer, now, out)
+            }
+            Carrier::Gre => Err(Refusal::UnknownPeer),
         }
     }
 
@@ -158,14 +184,15 @@ impl Tunnels {
     ) -> Result<Decap, Refusal> {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.initiation(slot, from, datagram, buffer, out),
-            Handle::Direct(_) => Err(Refusal::UnknownPeer),
+            Handle::Direct(_) | Handle::IpSec(_) => Err(Refusal::UnknownPeer),
         }
     }
 
     /// When [`Tunnels::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wireguard.poll_timeout()
+        let all = [self.wireguard.poll_timeout(), self.ipsec.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 
     /// Retries, rekeys, keepalives, expiry. `given_up` hears how many packets of a tunnel waited for
@@ -177,6 +204,7 @@ impl Tunnels {
         given_up: &mut dyn FnMut(TunnelId, u64),
     ) {
         self.wireguard.handle_timeout(now, out, given_up);
+        self.ipsec.handle_timeout(now, out);
     }
 
     /// The next event; at most one of a kind waits per tunnel.
@@ -193,6 +221,26 @@ impl Tunnels {
                 is_up: true,
                 ..Status::default()
             },
+            Handle::IpSec(slot) => self.ipsec.status(slot, now).0,
         }
     }
+
+    /// What an IPsec tunnel shows besides.
+    #[must_use]
+    pub fn ipsec_status(&self, handle: Handle, now: Instant) -> Option<ipsec::Status> {
+        match handle {
+            Handle::IpSec(slot) => Some(self.ipsec.status(slot, now).1),
+            Handle::WireGuard(_) | Handle::Direct(_) => None,
+        }
+    }
+}
+
+/// Randomness of the system.
+///
+/// # Panics
+/// When the system has none: no key could be made.
+fn system_random(bytes: &mut [u8]) {
+    let random = ring::rand::SystemRandom::new();
+    let filled = ring::rand::SecureRandom::fill(&random, bytes);
+    assert!(filled.is_ok(), "the system gives randomness");
 }

@@ -3,7 +3,7 @@
 //! In: inner packets to encapsulate, datagrams to decapsulate, the time. Out: datagrams, inner packets,
 //! events, the next timeout. State: one worker owns a tunnel and its sessions.
 //!
-//! One impurity: boringtun reads the system's clock for its own timers. The `now` that callers pass
+//! Two impurities: ring draws the randomness of IKE from the system itself, and boringtun reads the system's clock for its own timers. The `now` that callers pass
 //! decides when those timers are looked at, the limits on handshakes, and what is shown.
 
 pub mod bucket;
@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::TunnelId;
+use crate::id::{TunnelId, WorkerId, Workers};
 
-pub use face::{Handle, Tunnels};
+pub use face::{Handle, PutError, Tunnels};
 
 /// The kinds of tunnel, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub enum Config {
     WireGuard(wireguard::Config),
     /// A device, and no encapsulation.
     Direct(direct::Config),
+    /// IPsec: ESP in tunnel mode, with IKEv2 or static keys.
+    #[serde(rename = "ipsec")]
+    IpSec(ipsec::Config),
 }
 
 impl Config {
@@ -38,6 +41,16 @@ impl Config {
         match self {
             Self::WireGuard(_) => "wireguard",
             Self::Direct(_) => "direct",
+            Self::IpSec(_) => "ipsec",
+        }
+    }
+
+    /// The worker that owns such a tunnel: by its number, and of IPsec by where the peer is.
+    #[must_use]
+    pub fn owner(&self, tunnel: TunnelId, workers: Workers) -> WorkerId {
+        match self {
+            Self::WireGuard(_) | Self::Direct(_) => workers.owner(tunnel),
+            Self::IpSec(config) => config.owner(workers),
         }
     }
 }
@@ -69,6 +82,16 @@ pub enum Refusal {
     UnknownIdentity,
     /// A handshake of a peer that is not configured.
     UnknownPeer,
+    /// An ESP packet with padding that it must not have.
+    Padding,
+    /// An ESP packet whose sender has nothing to say.
+    Dummy,
+    /// An SA at the end of its life.
+    Expired,
+    /// No SA is up.
+    NoSa,
+    /// An inner packet that its SA does not carry, or that none does.
+    OutsideSelectors,
     /// Nobody knows where the peer is.
     NoEndpoint,
     /// Too many packets wait for a session.

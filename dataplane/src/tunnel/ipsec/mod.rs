@@ -1,20 +1,34 @@
 //! IPsec: ESP SAs in tunnel mode, and IKEv2 ([`ike`]) that makes them, as state machines.
 //!
-//! In: inner packets, ESP packets, keys, the time. Out: ESP packets, inner packets. State: a worker
-//! owns its [`sad::Sad`] and the SAs in it, and the [`sa::Outbound`] halves of its tunnels. Nothing
-//! here allocates per packet.
+//! In: inner packets, ESP packets, IKE messages, keys, the time. Out: ESP packets, inner packets, IKE
+//! messages. State: a worker's [`Device`] owns its tunnels, its [`ike::Endpoint`], and the SAs of both
+//! directions. Nothing here allocates per packet.
 //!
-//! An SPI that we give out is `worker (8 bits) | slot (24 bits)`: in a datagram on the shared port,
-//! the first byte names the worker.
+//! A tunnel, its IKE SA and its children belong to one worker, which follows from the peer's address
+//! ([`Config::owner`]): a first request names nothing else. All later messages and packets carry an
+//! SPI that we gave out. What arrives at another worker is handed to the owner by the node.
+//!
+//! An SPI that we give out is `worker (8 bits) | slot (24 bits)`, and one of IKE begins with the worker
+//! too: the kernel steers by that byte.
 
 pub mod cipher;
+mod config;
+mod device;
+mod directory;
 pub mod ike;
 pub mod lifetime;
+mod outgoing;
 pub mod sa;
 pub mod sad;
+mod status;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 pub mod window;
+
+pub use config::{Config, Encapsulation, IkeKeying, Keying, PutError, StaticKeying};
+pub use device::{Device, Slot, TUNNELS_MAX};
+pub use status::{ChildStatus, IkeStatus, Status};
 
 /// Why an SA did not take a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

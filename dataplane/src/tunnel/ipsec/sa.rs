@@ -42,6 +42,8 @@ pub struct Outbound {
     has_esn: bool,
     /// The number that was given last.
     sequence: u64,
+    /// What is added to it for the initialization vector.
+    iv_base: u64,
     meter: Meter,
 }
 
@@ -55,14 +57,29 @@ impl Outbound {
             cipher: Cipher::new(keys.transform, &keys.key)?,
             has_esn: keys.has_esn,
             sequence: 0,
+            iv_base: 0,
             meter: Meter::new(lifetime, now),
         })
+    }
+
+    /// Has initialization vectors begin at a random number. For keys that may have been used before,
+    /// in another life of this process: none of them may come twice under one key (RFC 4106 section 2).
+    #[must_use]
+    pub fn with_iv_base(mut self, random: u64) -> Self {
+        self.iv_base = random;
+        self
     }
 
     /// The peer's name of this SA.
     #[must_use]
     pub fn spi(&self) -> Spi {
         self.spi
+    }
+
+    /// How packets are protected.
+    #[must_use]
+    pub fn transform(&self) -> Transform {
+        self.cipher.transform()
     }
 
     /// What it has done.
@@ -119,8 +136,10 @@ impl Outbound {
         write_plaintext(inner, next_header, body);
         let associated = Sequence::of(self.spi, self.sequence);
         head[..esp::HEADER_LEN].copy_from_slice(associated.header());
-        self.cipher
-            .write_iv(self.sequence, &mut head[esp::HEADER_LEN..]);
+        self.cipher.write_iv(
+            self.sequence.wrapping_add(self.iv_base),
+            &mut head[esp::HEADER_LEN..],
+        );
         let iv = &head[esp::HEADER_LEN..];
         icv.copy_from_slice(&self.cipher.seal(associated.view(self.has_esn), iv, body));
         Ok(len)

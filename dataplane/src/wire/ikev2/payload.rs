@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 use super::proposal::{self, Proposal, Protocol, set_len};
 use super::{Malformed, PAYLOAD_HEADER_LEN, u16_at};
 
@@ -56,7 +58,7 @@ pub struct Notify<'a> {
 }
 
 /// A range of addresses, protocol and ports (RFC 7296 section 3.13.1). Both ends belong to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Selector {
     /// IP protocol, 0 for all.
     pub protocol: u8,

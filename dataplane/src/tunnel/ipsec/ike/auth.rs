@@ -150,6 +150,11 @@ fn identify(
         return Err(Failure::UnknownPeer { peer: name(id) });
     };
     sa.tunnel = Some(tunnel);
+    let from = sa.path.remote.ip();
+    if let Some(remote) = config.remote.filter(|remote| remote.ip() != from) {
+        let (peer, configured) = (name(id), remote.ip());
+        return Err(Failure::WrongAddress { peer, configured });
+    }
     if !signed.is_proved(true, sa, &config.psk, parts) {
         return Err(Failure::WrongPsk { peer: name(id) });
     }
@@ -193,7 +198,7 @@ pub(super) fn response(sa: &mut Sa, context: &mut Context, payloads: &[Payload<'
         return sa.die(context, failure);
     }
     let identity = parts.id_r.and_then(Identity::parse);
-    if identity.as_ref() != Some(&config.remote_id) {
+    if !identity.is_some_and(|identity| config.is_peer(&identity)) {
         let peer = parts.id_r.map_or_else(|| "nobody".to_owned(), name);
         return sa.die(context, Failure::WrongIdentity { peer });
     }

@@ -159,10 +159,10 @@ fn install(
     let (Some(tunnel), Some(keys)) = (sa.tunnel, &sa.keys) else {
         return;
     };
-    let times = context
-        .config(sa.tunnel)
-        .map(|config| config.times)
-        .unwrap_or_default();
+    let Some(config) = context.config(sa.tunnel) else {
+        return;
+    };
+    let (times, has_replay_check) = (config.times, config.has_replay_check);
     let (initiators, responders) = keys.child(nonces, shared, agreed.suite.cipher);
     let (ours, theirs) = if agreed.is_ours {
         (initiators, responders)
@@ -183,7 +183,8 @@ fn install(
         },
         ..Lifetime::default()
     };
-    let inbound = Inbound::new(&keyed(agreed.spi_in, theirs), true, lifetime, now);
+    let theirs = keyed(agreed.spi_in, theirs);
+    let inbound = Inbound::new(&theirs, has_replay_check, lifetime, now);
     let is_installed = inbound.is_some_and(|inbound| context.sad.install(tunnel, inbound));
     if !is_installed || agreed.spi_out < Spi::MIN {
         context.sad.remove(agreed.spi_in);

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::tunnel::ipsec::cipher::Transform;
 use crate::wire::ikev2::payload::{Id, Selector};
@@ -11,7 +14,8 @@ use super::dh::Group;
 use super::keys::Prf;
 
 /// Who somebody is (RFC 7296 section 3.5).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Identity {
     /// An IPv4 or IPv6 address.
     Address(IpAddr),
@@ -68,8 +72,29 @@ impl fmt::Display for Identity {
     }
 }
 
+/// A name as people write it: an address; `name@host`; `keyid:anything`; else a domain name.
+impl FromStr for Identity {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err("an identity is an address, name@host, keyid:anything or a domain name");
+        }
+        Ok(if let Ok(address) = text.parse() {
+            Self::Address(address)
+        } else if let Some(id) = text.strip_prefix("keyid:") {
+            Self::KeyId(id.as_bytes().to_vec())
+        } else if text.contains('@') {
+            Self::Mail(text.to_owned())
+        } else {
+            Self::Fqdn(text.to_owned())
+        })
+    }
+}
+
 /// A pre-shared key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Psk(pub Vec<u8>);
 
 impl fmt::Debug for Psk {
@@ -79,7 +104,7 @@ impl fmt::Debug for Psk {
 }
 
 /// Algorithms that may protect IKE messages, best first of each kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IkeOffer {
     /// Encryption.
     pub ciphers: Vec<Transform>,
@@ -104,7 +129,7 @@ impl Default for IkeOffer {
 }
 
 /// Algorithms that may protect packets, best first of each kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EspOffer {
     /// Encryption.
     pub ciphers: Vec<Transform>,
@@ -130,7 +155,7 @@ impl Default for EspOffer {
 }
 
 /// When things are done without being asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     /// Age of an IKE SA at which we rekey it.
     pub ike: Duration,
@@ -158,16 +183,20 @@ pub struct Config {
     pub local_id: Identity,
     /// Who it is. Unique among the peers of an endpoint.
     pub remote_id: Identity,
+    /// Who else it may say it is, likewise.
+    pub other_ids: Vec<Identity>,
     /// What both know.
     pub psk: Psk,
     /// Our address, for what we begin.
     pub local: IpAddr,
-    /// Where it is; `None` when it comes from anywhere. Port 500 moves to 4500 when there is a NAT.
+    /// Where it is, and may come from; `None` when it comes from anywhere. Port 500 moves to 4500 when there is a NAT.
     pub remote: Option<SocketAddr>,
     /// Whether we begin, and begin again after a failure. Needs `remote`.
     pub initiates: bool,
     /// Whether packets go in UDP also where there is no NAT: they get segmentation offload there.
     pub forces_udp: bool,
+    /// Whether packets that came before are dropped.
+    pub has_replay_check: bool,
     /// Protection of IKE messages.
     pub ike: IkeOffer,
     /// Protection of packets.
@@ -178,6 +207,18 @@ pub struct Config {
     pub remote_ts: Vec<Selector>,
     /// When things are done.
     pub times: Times,
+}
+
+impl Config {
+    /// Everybody that the peer may be.
+    pub(super) fn identities(&self) -> impl Iterator<Item = &Identity> {
+        std::iter::once(&self.remote_id).chain(&self.other_ids)
+    }
+
+    /// Whether the peer may say that it is this.
+    pub(super) fn is_peer(&self, identity: &Identity) -> bool {
+        self.identities().any(|known| known == identity)
+    }
 }
 
 /// The selectors of all IPv4 and all IPv6 traffic.

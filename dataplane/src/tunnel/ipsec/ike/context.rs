@@ -75,7 +75,7 @@ impl Context {
     pub(super) fn peer(&self, id: Id<'_>) -> Option<(TunnelId, &Config)> {
         let identity = Identity::parse(id)?;
         let mut configs = self.configs.iter();
-        let (tunnel, config) = configs.find(|(_, config)| config.remote_id == identity)?;
+        let (tunnel, config) = configs.find(|(_, config)| config.is_peer(&identity))?;
         Some((*tunnel, config))
     }
 

@@ -101,7 +101,8 @@ impl Endpoint {
             .configs
             .iter()
             .filter(|(other, _)| **other != tunnel);
-        if let Some((other, _)) = others.find(|(_, other)| other.remote_id == config.remote_id) {
+        let is_shared = |other: &Config| other.identities().any(|one| config.is_peer(one));
+        if let Some((other, _)) = others.find(|(_, other)| is_shared(other)) {
             return Err(*other);
         }
         if self.context.configs.get(&tunnel) == Some(&config) {
@@ -294,15 +295,31 @@ impl Endpoint {
         self.context.sad.open(packet, now)
     }
 
+    /// A random number.
+    pub fn random(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        self.context.fill(&mut bytes);
+        u64::from_be_bytes(bytes)
+    }
+
+    /// The inbound SAs, to look at.
+    #[must_use]
+    pub fn sad(&self) -> &Sad {
+        &self.context.sad
+    }
+
     /// The inbound SAs; static ones are put there as well.
     pub fn sad_mut(&mut self) -> &mut Sad {
         &mut self.context.sad
     }
 
-    /// Notes that packets of a tunnel come in, so that nobody has to ask whether its peer lives.
-    pub fn heard(&mut self, tunnel: TunnelId, now: Instant) {
-        for sa in self.sas.values_mut().filter(|sa| sa.tunnel == Some(tunnel)) {
-            sa.heard_at = now;
+    /// Notes when packets of each tunnel came in last, so that nobody has to ask whether its peer
+    /// lives. Looks at every SA.
+    pub fn hear(&mut self, heard_at: impl Fn(TunnelId) -> Option<Instant>) {
+        for sa in self.sas.values_mut() {
+            if let Some(at) = sa.tunnel.and_then(&heard_at) {
+                sa.heard_at = sa.heard_at.max(at);
+            }
         }
     }
 

@@ -131,6 +131,13 @@ pub enum Failure {
         /// Who it says it is.
         peer: String,
     },
+    /// The peer comes from another address than is configured.
+    WrongAddress {
+        /// Who it says it is.
+        peer: String,
+        /// Where it should be.
+        configured: std::net::IpAddr,
+    },
     /// No traffic that both sides want to carry.
     NoTraffic,
     /// The peer does not answer.
@@ -173,6 +180,9 @@ impl fmt::Display for Failure {
             Self::UnknownPeer { peer } => write!(f, "no tunnel has a peer with identity {peer}"),
             Self::WrongIdentity { peer } => {
                 write!(f, "the peer says it is {peer}, not who is configured")
+            }
+            Self::WrongAddress { peer, configured } => {
+                write!(f, "{peer} comes from another address than {configured}")
             }
             Self::NoTraffic => f.write_str("the traffic selectors have nothing in common"),
             Self::Unreachable => f.write_str("the peer does not answer"),

@@ -1,5 +1,6 @@
 //! ESP SAs against published vectors, and against everything that a receiver must discard.
 
+mod device;
 mod discard;
 mod vectors;
 

@@ -45,11 +45,13 @@ pub(super) fn config(at: usize) -> Config {
     Config {
         local_id: identity(at),
         remote_id: identity(1 - at),
+        other_ids: Vec::new(),
         psk: Psk(b"a key of both".to_vec()),
         local: address(at, 500).ip(),
         remote: Some(address(1 - at, 500)),
         initiates: at == 0,
         forces_udp: false,
+        has_replay_check: true,
         ike: IkeOffer::default(),
         esp: EspOffer::default(),
         local_ts: everything(),
