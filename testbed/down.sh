@@ -22,7 +22,7 @@ for ns in "${NAMESPACES[@]}"; do
   fi
 done
 # Paths and loads of a crash: their processes are gone with their pid files, or are found by nobody.
-for ns in /run/netns/pc-wan-* /run/netns/pc-load-*; do
+for ns in /run/netns/pc-wan-* /run/netns/pc-load-* /run/netns/pc-ipsec-*; do
   ip netns del "$(basename "$ns")" 2>/dev/null || true
 done
 rm -f /run/wireguard/pcs1.sock /var/run/wireguard/pcs1.sock

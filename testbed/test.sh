@@ -58,4 +58,6 @@ else
 fi
 trap - EXIT
 "$TESTBED/down.sh"
+step "IPsec against strongSwan"
+"$TESTBED/ipsec.sh"
 step "everything passed"

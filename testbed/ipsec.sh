@@ -1,0 +1,242 @@
+#!/bin/bash
+# IPsec against strongSwan: `portcullis site` and a charon with user-space ESP in two namespaces, one case each.  ipsec.sh [CASE...]
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# case | what is proved
+CASES='
+initiator   | we begin, strongSwan answers; packets cross, nothing is lost while both rekey
+responder   | strongSwan begins, we answer; packets cross, nothing is lost while both rekey
+wrong_psk   | two keys: nothing comes up, and our side says why
+no_proposal | nothing in common: nothing comes up, and our side says what each offered
+'
+US=pc-ipsec-us THEM=pc-ipsec-them
+OUR_END=198.51.100.1 THEIR_END=198.51.100.2
+OUR_HOST=10.1.0.1 THEIR_HOST=10.2.0.1
+DIR=$RUN/ipsec
+VICI=unix://$DIR/charon.vici
+
+need_for_ipsec() {
+  need ip iproute2
+  need ping iputils-ping
+  need jq jq
+  need unshare util-linux
+  need swanctl strongswan-swanctl
+  [ -x /usr/lib/ipsec/charon ] || NEEDED+=(strongswan-charon)
+  [ -e /usr/lib/ipsec/plugins/libstrongswan-gcm.so ] || NEEDED+=(libstrongswan-standard-plugins)
+  [ -e /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so ] || NEEDED+=(libcharon-extra-plugins)
+}
+
+make_namespaces() {
+  ip netns add "$US"
+  ip netns add "$THEM"
+  ip link add ipsec0 netns "$US" type veth peer name ipsec0 netns "$THEM"
+  ip -n "$US" addr add "$OUR_END/24" dev ipsec0
+  ip -n "$THEM" addr add "$THEIR_END/24" dev ipsec0
+  ip -n "$US" addr add "$OUR_HOST/32" dev lo
+  ip -n "$THEM" addr add "$THEIR_HOST/32" dev lo
+  local ns
+  for ns in "$US" "$THEM"; do
+    ip -n "$ns" link set lo up
+    ip -n "$ns" link set ipsec0 up
+  done
+}
+
+# write_site INITIATES PSK ESP
+write_site() {
+  cat >"$DIR/site.toml" <<TOML
+admin_socket = "$DIR/site.sock"
+[router]
+address = "$OUR_HOST"
+lan = ["$OUR_HOST/32"]
+[ipsec]
+local = "$OUR_END"
+remote = "$THEIR_END"
+psk = "$2"
+local_identity = "us.example"
+remote_identity = "them.example"
+initiates = $1
+esp = ["$3"]
+rekey_secs = 4
+rekey_ike_secs = 9
+routes = ["$THEIR_HOST/32"]
+TOML
+}
+
+# write_charon ESP
+write_charon() {
+  cat >"$DIR/strongswan.conf" <<CONF
+charon {
+  load = random nonce openssl aes sha1 sha2 hmac gcm curve25519 kdf vici socket-default kernel-libipsec kernel-netlink updown
+  plugins {
+    vici { socket = $VICI }
+    kernel-libipsec { allow_peer_ts = yes }
+    kernel-netlink { fwmark = !0x42 }
+    socket-default { fwmark = 0x42 }
+  }
+  filelog {
+    log {
+      path = $LOGS/ipsec-charon.log
+      default = 1
+      flush_line = yes
+    }
+  }
+  pidfile = $DIR/charon.lock
+}
+CONF
+  cat >"$DIR/swanctl.conf" <<CONF
+connections {
+  us {
+    version = 2
+    local_addrs = $THEIR_END
+    remote_addrs = $OUR_END
+    proposals = aes256gcm16-prfsha256-x25519
+    encap = yes
+    rekey_time = 7s
+    over_time = 60s
+    local { auth = psk
+      id = them.example }
+    remote { auth = psk
+      id = us.example }
+    children {
+      net {
+        local_ts = $THEIR_HOST/32
+        remote_ts = $OUR_HOST/32
+        esp_proposals = $1
+        rekey_time = 5s
+        life_time = 60s
+        updown = /usr/lib/ipsec/_updown iptables
+      }
+    }
+  }
+}
+secrets {
+  ike-us {
+    id-us = us.example
+    id-them = them.example
+    secret = "a key of both"
+  }
+}
+CONF
+}
+
+start_charon() {
+  rm -f "$DIR/charon.vici"
+  # A run directory of its own: another charon of the machine is left alone.
+  start ipsec-charon "$THEM" env "STRONGSWAN_CONF=$DIR/strongswan.conf" \
+    unshare -m bash -c 'mount -t tmpfs tmp /run && exec /usr/lib/ipsec/charon'
+  ready ipsec-charon test -S "$DIR/charon.vici"
+  swan --load-all --file "$DIR/swanctl.conf" >>"$LOGS/ipsec-swanctl.log" 2>&1 ||
+    die "strongSwan refuses its configuration: see $LOGS/ipsec-swanctl.log"
+}
+
+swan() {
+  local command=$1
+  shift
+  STRONGSWAN_CONF=$DIR/strongswan.conf timeout 20 swanctl "$command" --uri "$VICI" "$@"
+}
+
+start_site() {
+  start ipsec-site "$US" "$BIN" site --config "$DIR/site.toml"
+  ready ipsec-site test -S "$DIR/site.sock"
+}
+
+tunnel() { "$BIN" show tunnels --json --socket "$DIR/site.sock" | jq -r "$1"; }
+is_up() { [ "$(tunnel '.[0].is_up')" = true ]; }
+has_failed() { [ "$(tunnel '.[0].ipsec.failure // empty')" != '' ]; }
+
+# Echo requests from NAMESPACE, for 24 s: four rekeys of children and two of the IKE SA by each side's own clock.
+crosses() {
+  local ns=$1 from=$2 to=$3 lost
+  lost=$(in_ns "$ns" ping -q -i 0.02 -c 1200 -W 2 -I "$from" "$to" | sed -n 's/.* \([0-9]*\) received.*/\1/p')
+  [ "$lost" = 1200 ] || { note "$lost of 1200 echoes came back" && return 1; }
+  say "1200 of 1200 echoes, $(tunnel '.[0].ipsec.rekeys') rekeys"
+  [ "$(tunnel '.[0].ipsec.rekeys')" -ge 4 ] || { note "too few rekeys" && return 1; }
+}
+
+case_initiator() {
+  write_site true "a key of both" aes128-gcm16
+  write_charon aes128gcm16
+  start_charon
+  start_site
+  wait_for 10 "the tunnel" is_up && crosses "$US" "$OUR_HOST" "$THEIR_HOST"
+}
+
+case_responder() {
+  write_site false "a key of both" aes256-cbc-sha256
+  write_charon aes256-sha256
+  start_site
+  start_charon
+  swan --initiate --child net >>"$LOGS/ipsec-swanctl.log" 2>&1 || note "strongSwan: $(tail -n 1 "$LOGS/ipsec-swanctl.log")"
+  wait_for 10 "the tunnel" is_up && crosses "$THEM" "$THEIR_HOST" "$OUR_HOST"
+}
+
+case_wrong_psk() {
+  write_site true "another key" aes128-gcm16
+  write_charon aes128gcm16
+  start_charon
+  start_site
+  wait_for 10 "a failure" has_failed
+  says '*pre-shared key or the identities differ*'
+  stop ipsec-site
+  write_site false "another key" aes128-gcm16
+  start_site
+  swan --initiate --child net >>"$LOGS/ipsec-swanctl.log" 2>&1 || true
+  wait_for 10 "a failure" has_failed
+  says 'them.example has another pre-shared key than is configured here'
+}
+
+case_no_proposal() {
+  write_site false "a key of both" chacha20-poly1305
+  write_charon aes128gcm16
+  start_site
+  start_charon
+  swan --initiate --child net >>"$LOGS/ipsec-swanctl.log" 2>&1 || true
+  wait_for 10 "a failure" has_failed
+  says '*no common ESP proposal: we accept CHACHA20_POLY1305*the peer offered AES_GCM_16*'
+}
+
+# says PATTERN: our side's word on the failure.
+says() {
+  local failure
+  failure=$(tunnel '.[0].ipsec.failure')
+  # shellcheck disable=SC2254
+  case $failure in
+    $1) say "$failure" ;;
+    *) note "expected '$1', saw '$failure'" && return 1 ;;
+  esac
+  ! is_up
+}
+
+clean() {
+  stop ipsec-site
+  stop ipsec-charon
+  local ns
+  for ns in "$US" "$THEM"; do
+    ! has_ns "$ns" || ip netns del "$ns" || true
+  done
+  rm -rf "$DIR"
+}
+
+require_root
+take_lock
+need_for_ipsec
+mkdir -p "$LOGS"
+install_needed
+build
+trap clean EXIT
+failed=0
+wanted=" $* "
+while IFS='|' read -r name what <&7; do
+  name=$(tr -d ' ' <<<"$name")
+  [ -n "$name" ] || continue
+  [ "$wanted" = '  ' ] || [[ $wanted == *" $name "* ]] || continue
+  clean
+  mkdir -p "$DIR"
+  make_namespaces
+  say "== $name:$what"
+  if "case_$name"; then say "   passed"; else
+    failed=1
+    note "   FAILED: $LOGS/ipsec-*.log"
+  fi
+done 7<<<"$CASES"
+exit "$failed"
