@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use dataplane::id::Workers;
 use dataplane::io::TunBackend;
+use dataplane::program::health;
 use dataplane::tunnel::ipsec::cipher::Transform;
 use dataplane::tunnel::ipsec::ike::{EspOffer, Identity, IkeOffer, Psk, Times, everything};
 use dataplane::tunnel::ipsec::{self, Encapsulation, IkeKeying, Keying};
@@ -224,6 +225,12 @@ pub(crate) struct SiteRouter {
     pub(crate) address: IpAddr,
     /// Prefixes behind this machine that the edge may reach.
     pub(crate) lan: Vec<ipnet::IpNet>,
+    /// This side's addresses inside the tunnel, for probes: a /31, /30, /127 or /126 of which the
+    /// edge has the other address.
+    #[serde(default)]
+    pub(crate) interface: Vec<ipnet::IpNet>,
+    /// How this side probes the edge; default not at all.
+    pub(crate) health: Option<health::Config>,
 }
 
 /// `[wireguard]` of a site.

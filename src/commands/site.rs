@@ -152,8 +152,8 @@ fn spec(config: &config::Site, way: &Way<'_>) -> anyhow::Result<Spec> {
         name: "edge".into(),
         mtu,
         allowed: far.clone(),
-        interface: Vec::new(),
-        health: None,
+        interface: config.router.interface.clone(),
+        health: config.router.health.clone(),
         kind: way.kind()?,
     };
     let mut spec = Spec {

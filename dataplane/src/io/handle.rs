@@ -49,7 +49,7 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) workers: Vec<JoinHandle<()>>,
-    pub(super) keeper: JoinHandle<()>,
+    pub(super) keepers: Vec<JoinHandle<()>>,
     pub(super) kernel: Kernel,
 }
 
@@ -73,7 +73,7 @@ impl Kernel {
 
 #[derive(Debug)]
 struct Inner {
-    programmer: Mutex<Programmer>,
+    programmer: Arc<Mutex<Programmer>>,
     tables: Arc<Tables>,
     /// One to each worker, in order.
     lines: Vec<Line>,
@@ -88,16 +88,15 @@ struct Inner {
 
 impl Handle {
     pub(super) fn new(
-        programmer: Programmer,
+        (programmer, tables): (Arc<Mutex<Programmer>>, Arc<Tables>),
         lines: Vec<Line>,
         backend: TunBackend,
         endpoints: Arc<Endpoints>,
         opener: Option<Opener>,
         running: Running,
     ) -> Self {
-        let tables = Arc::clone(programmer.tables());
         let inner = Inner {
-            programmer: Mutex::new(programmer),
+            programmer,
             tables,
             lines,
             backend,
@@ -293,11 +292,11 @@ impl Inner {
         };
         let Running {
             workers,
-            keeper,
+            keepers,
             kernel,
         } = running;
         stop(&self.lines, workers);
-        join(keeper);
+        keepers.into_iter().for_each(join);
         kernel.take_down();
     }
 }

@@ -20,6 +20,7 @@ mod overlay;
 mod worker;
 mod links;
 mod handle;
+mod health;
 mod setup;
 mod listen;
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -16,7 +16,7 @@ use nix::sys::eventfd::EventFd;
 
 use crate::flow;
 use crate::id::{NodeId, VnetId, WorkerId, Workers};
-use crate::node::{Node, NodeConfig, Role};
+use crate::node::{HealthChange, Node, NodeConfig, ProbeKey, Role};
 use crate::packet;
 use crate::program::Programmer;
 use crate::source::Slice;
@@ -24,6 +24,7 @@ use crate::source::Slice;
 use super::endpoints::{Endpoints, Heard};
 use super::exchange::{self, Exchange};
 use super::handle::{Handle, Kernel, Line, Running, stop};
+use super::health;
 use super::overlay::Face;
 use super::routes::{self, Plan, RouteError, Side};
 use super::tun::{Tun, TunConfig, TunError};
@@ -218,8 +219,9 @@ fn start(config: RouterConfig) -> Result<Handle, SetupError> {
     };
     let programmer = programmer(&config.overlay, faces.workers());
     let (heard, news) = bounded(EVENTS_WAITING);
-    let parts = assemble(&config, faces, &programmer, &heard)?;
-    drop(heard);
+    let (told, health) = bounded(health::CHANGES_WAITING);
+    let parts = assemble(&config, faces, &programmer, (&heard, &told))?;
+    drop((heard, told));
     let kernel = match kernel {
         None => Kernel::default(),
         Some((lock, tun)) => {
@@ -230,7 +232,7 @@ fn start(config: RouterConfig) -> Result<Handle, SetupError> {
             }
         }
     };
-    run(config, programmer, parts, news, kernel)
+    run(config, programmer, parts, (news, health), kernel)
 }
 
 /// Starts all threads.
@@ -238,7 +240,7 @@ fn run(
     config: RouterConfig,
     programmer: Programmer,
     parts: Parts,
-    news: Receiver<Heard>,
+    (news, health): (Receiver<Heard>, Receiver<HealthChange>),
     kernel: Kernel,
 ) -> Result<Handle, SetupError> {
     let endpoints = Arc::new(Endpoints::open(config.endpoint_cache));
@@ -246,6 +248,14 @@ fn run(
     let keep = Arc::clone(&endpoints);
     let keeper = match spawn("endpoints", move || keep.keep(&news)) {
         Ok(keeper) => keeper,
+        Err(error) => return Err(give_up(kernel, error)),
+    };
+    let tables = Arc::clone(programmer.tables());
+    let programmer = Arc::new(Mutex::new(programmer));
+    // Ends with the workers too.
+    let told = Arc::clone(&programmer);
+    let health = match spawn("health", move || health::keep(&health, &told)) {
+        Ok(health) => health,
         Err(error) => return Err(give_up(kernel, error)),
     };
     let mut running = Vec::with_capacity(parts.workers.len());
@@ -264,13 +274,13 @@ fn run(
     }
     let running = Running {
         workers: running,
-        keeper,
+        keepers: vec![keeper, health],
         kernel,
     };
-    let opener = (!parts.inboxes.is_empty())
-        .then(|| Opener::new(Arc::clone(programmer.tables()), parts.inboxes));
+    let opener =
+        (!parts.inboxes.is_empty()).then(|| Opener::new(Arc::clone(&tables), parts.inboxes));
     Ok(Handle::new(
-        programmer,
+        (programmer, tables),
         parts.lines,
         config.tun.backend,
         endpoints,
@@ -372,7 +382,7 @@ fn assemble(
     config: &RouterConfig,
     faces: Faces,
     programmer: &Programmer,
-    heard: &Sender<Heard>,
+    (heard, health): (&Sender<Heard>, &Sender<HealthChange>),
 ) -> Result<Parts, SetupError> {
     let workers = programmer.tables().workers;
     let ports = listen::ports(config, workers)?;
@@ -402,6 +412,7 @@ fn assemble(
             commands,
             exchange: Arc::clone(&exchange),
             heard: heard.clone(),
+            health: health.clone(),
         };
         all.push(Worker::new(worker, node, face, ports, told)?);
     }
@@ -455,7 +466,17 @@ fn node_config(overlay: &Overlay, worker: WorkerId, workers: Workers) -> NodeCon
         worker,
         workers,
         role,
+        probe_key: ProbeKey(probe_key()),
     }
+}
+
+/// A secret of a worker's own.
+fn probe_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    for eight in key.chunks_mut(8) {
+        eight.copy_from_slice(&random().to_be_bytes());
+    }
+    key
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

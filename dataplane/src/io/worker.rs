@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 
 use crate::id::{TunnelId, WorkerId};
-use crate::node::{Event, Node, TunnelStatus};
+use crate::node::{Event, HealthChange, Node, TunnelStatus};
 use crate::packet::{Exit, Transmit};
 use crate::program::TunnelChange;
 
@@ -117,6 +117,8 @@ pub(super) struct Lines {
     pub(super) exchange: Arc<Exchange>,
     /// Where peers were heard.
     pub(super) heard: Sender<Heard>,
+    /// How tunnels are.
+    pub(super) health: Sender<HealthChange>,
 }
 
 /// One worker: its node, its overlay, its sockets.
@@ -132,6 +134,7 @@ pub(super) struct Worker {
     commands: Receiver<Command>,
     exchange: Arc<Exchange>,
     heard: Sender<Heard>,
+    health: Sender<HealthChange>,
     counters: Counters,
     /// The one super-buffer: a packet is done with before the next is read.
     buffer: Vec<u8>,
@@ -157,6 +160,7 @@ impl Worker {
             commands: (commands, wake),
             exchange,
             heard,
+            health,
         } = lines;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
@@ -176,6 +180,7 @@ impl Worker {
             commands,
             exchange,
             heard,
+            health,
             counters: Counters::default(),
             buffer: vec![0; PACKET_BYTES_MAX],
             tun_appetite: Appetite::FIRST,
@@ -423,6 +428,13 @@ impl Worker {
             let Event::EndpointChanged { tunnel, endpoint } = event;
             if self.heard.try_send((tunnel, endpoint)).is_err() {
                 self.counters.events_lost += 1;
+            }
+        }
+        while let Some(change) = self.node.poll_health() {
+            if self.health.try_send(change).is_err() {
+                // Again with the next probe.
+                self.node.health_untold(&change);
+                break;
             }
         }
         self.watch()

@@ -40,6 +40,16 @@ pub struct Counters {
     pub icmp_errors: u64,
     /// ICMP errors that were not sent because there were too many.
     pub icmp_errors_limited: u64,
+    /// Probes that went into tunnels.
+    pub probes_sent: u64,
+    /// Probes that could not be sent, because the tunnel had no session or no room.
+    pub probes_unsent: u64,
+    /// Answers to probes.
+    pub probes_answered: u64,
+    /// Probes of far sides that were sent back to them.
+    pub probes_reflected: u64,
+    /// Echo requests to our interface addresses that were answered.
+    pub echoes_answered: u64,
     drops: [u64; DropReason::ALL.len()],
 }
 
@@ -61,6 +71,11 @@ impl Default for Counters {
             handed_in: 0,
             icmp_errors: 0,
             icmp_errors_limited: 0,
+            probes_sent: 0,
+            probes_unsent: 0,
+            probes_answered: 0,
+            probes_reflected: 0,
+            echoes_answered: 0,
             drops: [0; DropReason::ALL.len()],
         }
     }
@@ -102,6 +117,11 @@ impl Counters {
             ("handed_in", self.handed_in),
             ("icmp_errors", self.icmp_errors),
             ("icmp_errors_limited", self.icmp_errors_limited),
+            ("probes_sent", self.probes_sent),
+            ("probes_unsent", self.probes_unsent),
+            ("probes_answered", self.probes_answered),
+            ("probes_reflected", self.probes_reflected),
+            ("echoes_answered", self.echoes_answered),
         ];
         CountersSnapshot {
             packets: named.map(|(name, value)| (name.to_owned(), value)).into(),

@@ -59,6 +59,12 @@ reasons! {
     TunnelVnetMismatch = "tunnel_vnet_mismatch",
     /// The TTL or hop limit ran out here.
     TtlExceeded = "ttl_exceeded",
+    /// Out of a tunnel: for our own address inside it, where only echo requests are answered.
+    InterfaceClosed = "interface_closed",
+    /// Out of a tunnel: an answer to a probe that was not sent into it.
+    ProbeForged = "probe_forged",
+    /// Out of a tunnel: an answer to a probe that had been given up, or answered before.
+    ProbeLate = "probe_late",
     /// Longer than the tunnel's MTU.
     TooBig = "too_big",
     /// No session with the peer, and nobody knows where it is.

@@ -100,15 +100,22 @@ impl Node {
         now: Instant,
         guard: &Guard,
     ) -> Result<(), DropReason> {
-        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
-        let vnet = link.vnet;
+        let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
+        let (vnet, has_ends) = (link.vnet, link.has_ends());
         let inner = Inner::parse(&scratch[..len])?;
+        if has_ends
+            && let Some(done) =
+                self.at_end(tunnel, (&mut *scratch, inner.total_len), &inner, now, guard)
+        {
+            return done;
+        }
         if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
             return Err(DropReason::NotUnicast);
         }
         let len = inner.total_len;
         let tables = self.tables.vnet(vnet, guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, inner.src, guard)?;
+        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         link.rx.add(len);
         match self.verdict(tables, vnet, &inner, guard)? {
             Verdict::Deliver => self.deliver(&scratch[..len], &inner),
@@ -130,17 +137,24 @@ impl Node {
         scratch: &mut [u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
-        let vnet = link.vnet;
+        let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
+        let (vnet, has_ends) = (link.vnet, link.has_ends());
         let inner = Inner::parse(packet)?;
+        let guard = crate::fib::pin();
+        if has_ends
+            && let Some(done) =
+                self.at_end(tunnel, (&mut *packet, inner.total_len), &inner, now, &guard)
+        {
+            return done;
+        }
         if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
             return Err(DropReason::LinkLocalNoise);
         }
         let packets = Segments::new(packet, offload)?.remaining();
         let packet = &mut packet[..inner.total_len];
-        let guard = crate::fib::pin();
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, inner.src, &guard)?;
+        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         link.rx.add_all(packets, packet.len());
         match self.verdict(tables, vnet, &inner, &guard)? {
             Verdict::Deliver => {
@@ -241,7 +255,7 @@ impl Node {
 }
 
 /// AllowedIPs by longest match over the vnet, and the way back, must both lead to the tunnel.
-fn check_source(
+pub(super) fn check_source(
     tables: &VnetTables,
     tunnel: TunnelId,
     source: IpAddr,

@@ -12,7 +12,9 @@
 mod counters;
 mod drop;
 mod egress;
+mod ends;
 mod flows;
+mod health;
 mod icmp;
 mod ingress;
 mod router;
@@ -23,5 +25,6 @@ mod tests;
 pub use crate::tunnel::Event;
 pub use counters::{Counters, CountersSnapshot};
 pub use drop::DropReason;
+pub use health::{HealthChange, HealthStatus, ProbeKey, Reason, Transition};
 pub use router::{Node, NodeConfig, Role};
 pub use status::TunnelStatus;

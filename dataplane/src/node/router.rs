@@ -11,6 +11,8 @@ use crate::source::Slice;
 use crate::tunnel::bucket::Bucket;
 use crate::tunnel::{DATAGRAM_LEN_MAX, Event, Handle, Tunnels};
 
+use super::ends::{End, ends_of};
+use super::health::{HealthChange, ProbeKey, Prober};
 use super::{Counters, DropReason, TunnelStatus, icmp};
 
 /// Inner packets a tunnel may be configured for: every IPv4 host takes 576 bytes (RFC 791), and
@@ -30,6 +32,8 @@ pub struct NodeConfig {
     pub workers: Workers,
     /// Which end of tunnels it is.
     pub role: Role,
+    /// The secret of its probes.
+    pub probe_key: ProbeKey,
 }
 
 /// Which end of tunnels a node is.
@@ -58,6 +62,7 @@ pub struct Node {
     pub(super) outbox: Outbox,
     pub(super) counters: Counters,
     pub(super) overlay_errors: Bucket,
+    pub(super) prober: Prober,
     /// Whether the overlay of each worker takes only packets for its own source addresses.
     pub(super) is_delivered_by_owner: bool,
     passage: Passage,
@@ -75,6 +80,8 @@ pub(super) struct Link {
     pub(super) tx: Count,
     pub(super) rx: Count,
     pub(super) dropped_packets: u64,
+    pub(super) ends: Vec<End>,
+    pub(super) is_probed: bool,
     name: String,
     kind: &'static str,
 }
@@ -124,6 +131,13 @@ pub(super) struct Count {
     bytes: u64,
 }
 
+impl Link {
+    /// Whether what comes out may be for the tunnel's own end.
+    pub(super) fn has_ends(&self) -> bool {
+        self.is_probed || !self.ends.is_empty()
+    }
+}
+
 impl Count {
     pub(super) fn add(&mut self, len: usize) {
         self.add_all(1, len);
@@ -139,6 +153,7 @@ impl Node {
     /// A node without tunnels. All memory that packets need is allocated here.
     #[must_use]
     pub fn new(config: NodeConfig, tables: Arc<Tables>, now: Instant) -> Self {
+        let prober = Prober::new(&config.probe_key);
         Self {
             tunnels: Tunnels::new(config.worker, now),
             outbox: Outbox::of(config.worker, config.workers),
@@ -147,6 +162,7 @@ impl Node {
             links: TunnelMap::default(),
             counters: Counters::default(),
             overlay_errors: Bucket::default(),
+            prober,
             is_delivered_by_owner: false,
             passage: Passage::Closed,
             scratch: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
@@ -296,12 +312,14 @@ impl Node {
         };
         self.tunnels
             .handle_timeout(now, &mut self.outbox, &mut given_up);
+        self.send_probes(now);
     }
 
     /// When [`Node::handle_timeout`] wants to be called; `None` when nothing is ever due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.tunnels.poll_timeout()
+        let all = [self.tunnels.poll_timeout(), self.prober.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 
     /// The next thing to send. Call it at the end of a batch, until it gives `None`.
@@ -322,6 +340,16 @@ impl Node {
     /// The next event, or `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.tunnels.poll_event()
+    }
+
+    /// The next tunnel whose health has changed since it was told, or `None`.
+    pub fn poll_health(&mut self) -> Option<HealthChange> {
+        self.prober.poll_change()
+    }
+
+    /// Says that a change of [`Node::poll_health`] could not be passed on: it will come again.
+    pub fn health_untold(&mut self, change: &HealthChange) {
+        self.prober.untold(change.tunnel);
     }
 
     /// What has been counted since the start.
@@ -361,10 +389,12 @@ impl Node {
             rx_bytes: link.rx.bytes,
             dropped_packets: link.dropped_packets,
             ipsec: self.tunnels.ipsec_status(handle, now),
+            health: self.prober.status(id, now),
         })
     }
 
     fn delete(&mut self, id: TunnelId, now: Instant) {
+        self.prober.delete(id);
         match self.links.remove(&id).map(|link| link.place) {
             Some(Place::Here(handle)) => self.tunnels.delete(handle, now, &mut self.outbox),
             Some(Place::At(_)) => self.tunnels.delete_elsewhere(id),
@@ -410,10 +440,16 @@ impl Node {
             tx: Count::default(),
             rx: Count::default(),
             dropped_packets: 0,
+            ends: Vec::new(),
+            is_probed: false,
             name: String::new(),
             kind,
         });
-        (link.place, link.kind, link.mtu, link.name) = (place, kind, tunnel.mtu, tunnel.name);
+        (link.place, link.kind, link.mtu) = (place, kind, tunnel.mtu);
+        (link.ends, link.name) = (ends_of(&tunnel), tunnel.name.clone());
+        if owner == self.config.worker {
+            self.put_probes(id, &tunnel, now);
+        }
         Ok(())
     }
 

@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::id::{TunnelId, VnetId};
 use crate::tunnel::ipsec;
 
+use super::HealthStatus;
+
 /// A tunnel as `show tunnels` and the API present it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TunnelStatus {
@@ -37,4 +39,6 @@ pub struct TunnelStatus {
     /// The SAs of an IPsec tunnel, and why there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipsec: Option<ipsec::Status>,
+    /// What probes say of it; `None` when it is not probed.
+    pub health: Option<HealthStatus>,
 }

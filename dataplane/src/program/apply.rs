@@ -6,6 +6,7 @@
 //! rest goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -91,6 +92,11 @@ enum Refusal {
          host can have, at most {INTERFACES_MAX} for a tunnel"
     )]
     Interface(IpNet),
+    #[error(
+        "health needs two addresses to probe between: give the tunnel an interface address of the \
+         target's family, or an edge's tunnel a health.target in its network"
+    )]
+    NoProbe,
     #[error(transparent)]
     Health(#[from] health::ConfigError),
     #[error("{0} lies inside the source range, which belongs to the edge")]
@@ -331,10 +337,7 @@ impl Programmer {
             return Err(Refusal::Reserved(*prefix));
         }
         check_interface(&tunnel.interface)?;
-        tunnel
-            .health
-            .as_ref()
-            .map_or(Ok(()), health::Config::check)?;
+        self.check_health(tunnel)?;
         if !self.vnets.contains_key(&tunnel.vnet) {
             return Err(Refusal::NoVnet(tunnel.vnet));
         }
@@ -356,6 +359,9 @@ impl Programmer {
             (run.tell)(back).map_err(Refusal::Worker)?;
             return Err(full.into());
         }
+        if tunnel.health.is_none() {
+            vnet.routes.penalize(&[(Nexthop::Tunnel(id), 0)]);
+        }
         self.spec.tunnels.insert(id, tunnel.clone());
         Ok(())
     }
@@ -370,6 +376,7 @@ impl Programmer {
         let gone = Nexthop::Tunnel(id);
         if let Some(vnet) = self.vnets.get_mut(&tunnel.vnet) {
             vnet.routes.withdraw(gone);
+            vnet.routes.penalize(&[(gone, 0)]);
         }
         let comes_back = run.puts.contains(&Key::Tunnel(id));
         let routes = self.spec.routes.iter();
@@ -392,6 +399,21 @@ impl Programmer {
             vnet.allow(id, &[]).expect("allowing nothing takes no room");
         }
         (run.tell)(TunnelChange::Delete(id)).map_err(Refusal::Worker)
+    }
+
+    fn check_health(&self, tunnel: &Tunnel) -> Result<(), Refusal> {
+        let Some(health) = &tunnel.health else {
+            return Ok(());
+        };
+        health.check()?;
+        let is_between = |near: &IpNet| {
+            let is_of_family = |far: IpAddr| far.is_ipv4() == near.addr().is_ipv4();
+            health.target.is_none_or(is_of_family)
+        };
+        // An edge has a source address of the vnet besides.
+        let has_source = self.leases.is_some() && health.target.is_some();
+        let can_be = has_source || tunnel.interface.iter().any(is_between);
+        can_be.then_some(()).ok_or(Refusal::NoProbe)
     }
 
     fn put_route(&mut self, key: &RouteKey, route: &Route) -> Result<(), Refusal> {

@@ -576,11 +576,20 @@ fn an_interface_that_is_no_link_and_a_health_check_that_cannot_be_are_refused_by
             with(&good, r#"{"recovery":{"up_after":0}}"#),
             "health.recovery.up_after",
         ),
+        (with(&[], "{}"), "health needs two addresses"),
+        (
+            with(&[], r#"{"target":"224.0.0.1"}"#),
+            "health.target 224.0.0.1",
+        ),
     ] {
         let rejected = go(&mut programmer, &spec(&[1], &[(1, tunnel)], &[]));
         let reason = &rejected[&Key::Tunnel(TunnelId(1))];
         assert!(reason.contains(words), "{reason}");
     }
-    let fine = spec(&[1], &[(1, with(&good, r#"{"rate":"low"}"#))], &[]);
-    assert!(go(&mut programmer, &fine).is_empty());
+    for fine in [
+        with(&good, r#"{"rate":"low"}"#),
+        with(&[], r#"{"target":"10.0.0.1"}"#),
+    ] {
+        assert!(go(&mut programmer, &spec(&[1], &[(1, fine)], &[])).is_empty());
+    }
 }

@@ -9,6 +9,7 @@ mod apply;
 mod apply_tests;
 pub mod health;
 mod interface;
+mod penalties;
 mod show;
 mod spec;
 mod tables;

@@ -45,8 +45,8 @@ pub struct Tunnel {
     /// tunnels that allow the same prefix share it.
     pub allowed: Vec<IpNet>,
     /// Our own addresses inside the tunnel, each with the prefix of the link: /31 or /30, /127 or
-    /// /126. The customer's side has the link's other address. Known on this tunnel only; other
-    /// vnets may have the same, other tunnels of the vnet may not.
+    /// /126. The customer's side has the link's other address. Known on this tunnel only: it is in no
+    /// table, and other tunnels and vnets may have the same.
     #[serde(default)]
     pub interface: Vec<IpNet>,
     /// How the tunnel is probed; `None`: not at all, and its routes have no penalty.

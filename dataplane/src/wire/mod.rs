@@ -5,6 +5,7 @@
 //! No state; nothing here allocates, and no input makes it panic.
 
 pub mod checksum;
+pub mod echo;
 pub mod esp;
 pub mod flow;
 pub mod icmp;

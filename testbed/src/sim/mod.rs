@@ -5,6 +5,7 @@
 //! In: a seed, how many vnets, how lossy. Out: what every client received. State: [`World`], owned
 //! by the test that made it.
 
+pub mod fleet;
 mod host;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::fib::Nexthop;
 use dataplane::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
-use dataplane::node::{Node, NodeConfig, Role};
+use dataplane::node::{Node, NodeConfig, ProbeKey, Role};
 use dataplane::packet::{Offload, Segments, Transmit, Way};
 use dataplane::program::{Programmer, Route, RouteKey, Spec, Tables, Tunnel, Vnet};
 use dataplane::source::{self, Slice};
@@ -80,6 +81,7 @@ impl World {
             worker: WorkerId(0),
             workers: Workers::ONE,
             role: Role::Edge,
+            probe_key: ProbeKey([1; 32]),
         };
         let (edge, tables) = node(config, Some(slice), &spec, now);
         let clients = (1..=vnets).map(|number| {
@@ -330,6 +332,7 @@ fn site(number: u16, edge: SocketAddr, peer: wireguard::PublicKey, now: Instant)
         worker: WorkerId(0),
         workers: Workers::ONE,
         role,
+        probe_key: ProbeKey([2; 32]),
     };
     Site {
         address: SocketAddr::from(([198, 18, high, low], 51820)),
@@ -374,5 +377,11 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
+    }
+
+    /// One of the numbers below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        let end = u64::try_from(end).expect("a small number");
+        usize::try_from(self.next() % end).expect("a small number")
     }
 }

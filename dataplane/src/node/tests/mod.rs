@@ -1,5 +1,6 @@
 //! Two nodes back to back with real handshakes, and an attacker behind each site.
 
+mod health;
 mod ipsec;
 mod isolation;
 mod workers;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::fib::Nexthop;
 use crate::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
-use crate::node::{Counters, DropReason, Node, NodeConfig, Role, TunnelStatus};
+use crate::node::{Counters, DropReason, Node, NodeConfig, ProbeKey, Role, TunnelStatus};
 use crate::packet::{Offload, Transmit, Way};
 use crate::program::{Programmer, Route, RouteKey, Spec, Tunnel, Vnet};
 use crate::source::{self, Slice};
@@ -79,6 +79,7 @@ impl End {
             worker: WorkerId(0),
             workers,
             role,
+            probe_key: ProbeKey([9; 32]),
         };
         let program = Programmer::new(config.slice, config.node, config.workers);
         let now = start();
