@@ -1,20 +1,28 @@
 //! The admin socket: what a running node shows of itself, as JSON over HTTP on a Unix socket.
 
+use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use controlplane::ControlPlane;
 use dataplane::io::Handle;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
+use tokio::sync::mpsc;
 
 /// What is shown beside the packet side: the proxy's counters, where there is a proxy.
 pub(crate) type Extra = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Size of the pieces of a backup, and how many wait for a slow reader.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_WAITING_MAX: usize = 8;
 
 #[derive(Clone)]
 struct Shown {
@@ -22,8 +30,22 @@ struct Shown {
     proxy: Option<Extra>,
 }
 
+/// What a node shows of its packet side, and of its proxy.
+pub(crate) fn shown(handle: Handle, proxy: Option<Extra>) -> Router {
+    Router::new()
+        .route("/show/{what}", get(show))
+        .with_state(Shown { handle, proxy })
+}
+
+/// Backups of what a control plane has.
+pub(crate) fn backups(plane: ControlPlane) -> Router {
+    Router::new()
+        .route("/backup", get(backup))
+        .with_state(plane)
+}
+
 /// Opens the socket (replacing one that a crash left behind) and serves until the runtime ends.
-pub(crate) fn serve(path: &Path, handle: Handle, proxy: Option<Extra>) -> anyhow::Result<()> {
+pub(crate) fn serve(path: &Path, routes: Router) -> anyhow::Result<()> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         anyhow::bail!(
             "another portcullis answers on {}: stop it first",
@@ -44,9 +66,6 @@ pub(crate) fn serve(path: &Path, handle: Handle, proxy: Option<Extra>) -> anyhow
     let listener = UnixListener::bind(path)
         .with_context(|| format!("cannot open the admin socket {}", path.display()))?;
     restrict(path)?;
-    let routes = Router::new()
-        .route("/show/{what}", get(show))
-        .with_state(Shown { handle, proxy });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::error!(%error, "the admin socket ended");
@@ -73,6 +92,46 @@ async fn show(State(shown): State<Shown>, UrlPath(what): UrlPath<String>) -> Res
         )
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Streams a backup. One that breaks off is without its last line, and so is none.
+async fn backup(State(plane): State<ControlPlane>) -> Response {
+    let (pipe, pieces) = mpsc::channel(PIECES_WAITING_MAX);
+    tokio::task::spawn_blocking(move || {
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, Pipe(pipe.clone()));
+        match plane.backup(&mut out) {
+            Ok(summary) => tracing::info!(summary.revision, summary.objects, "backed up"),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a backup broke off"
+                );
+                // Nobody waits for it when the client is gone.
+                let _is_heard = pipe.blocking_send(Err(std::io::Error::other(error)));
+            }
+        }
+    });
+    let pieces = futures_util::stream::unfold(pieces, |mut pieces| async {
+        let piece = pieces.recv().await?;
+        Some((piece, pieces))
+    });
+    Body::from_stream(pieces).into_response()
+}
+
+/// The writing end of a body.
+struct Pipe(mpsc::Sender<std::io::Result<Bytes>>);
+
+impl std::io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let piece = Ok(Bytes::copy_from_slice(bytes));
+        let sent = self.0.blocking_send(piece);
+        sent.map_err(|_gone| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -103,6 +103,41 @@ pub(crate) async fn admin(socket: &Path, path: &str) -> anyhow::Result<Answer> {
     exchange(stream, request.body(Full::new(Bytes::new()))?).await
 }
 
+/// Streams an answer of the admin socket into `out`; `None` when nobody listens there.
+pub(crate) async fn admin_stream(
+    socket: &Path,
+    path: &str,
+    out: &mut dyn std::io::Write,
+) -> anyhow::Result<Option<()>> {
+    let Ok(stream) = UnixStream::connect(socket).await else {
+        return Ok(None);
+    };
+    let request = Request::builder().uri(path).header("host", "admin");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let request = request.body(Full::new(Bytes::new()))?;
+    let mut response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        bail!(
+            "{} answers {} to {path}",
+            socket.display(),
+            response.status()
+        );
+    }
+    let silence = "no answer within 10 s";
+    while let Some(frame) = tokio::time::timeout(TIMEOUT, response.body_mut().frame())
+        .await
+        .context(silence)?
+    {
+        if let Ok(bytes) = frame?.into_data() {
+            out.write_all(&bytes)?;
+        }
+    }
+    driver.abort();
+    Ok(Some(()))
+}
+
 async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Answer>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -42,6 +42,12 @@ pub(crate) struct Edge {
     /// This node's part of 100.64.0.0/12.
     #[serde(default = "slice")]
     pub(crate) slice: ipnet::Ipv4Net,
+    /// Where objects are kept instead of in `data_dir`: `etcd://HOST:PORT[,HOST:PORT…][/PREFIX]`, or
+    /// `etcds://` over TLS.
+    pub(crate) store: Option<String>,
+    /// How to speak to etcd.
+    #[serde(default)]
+    pub(crate) etcd: Etcd,
     /// The packet side.
     #[serde(default)]
     pub(crate) router: Router,
@@ -60,6 +66,25 @@ impl Edge {
             .clone()
             .unwrap_or_else(|| self.data_dir.join("edge.sock"))
     }
+}
+
+/// `[etcd]`: who vouches for it, and who we are to it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Etcd {
+    /// PEM file of the authorities of its certificates.
+    pub(crate) ca: Option<PathBuf>,
+    /// PEM file of our certificate.
+    pub(crate) certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub(crate) key: Option<PathBuf>,
+    /// Name of a user, when etcd's authentication is on.
+    pub(crate) user: Option<String>,
+    /// File that holds the user's password.
+    pub(crate) password_file: Option<PathBuf>,
+    /// How many operations its members take in one transaction, when they were started with
+    /// `--max-txn-ops`: a change of more objects at once is refused. Default 128, as etcd's.
+    pub(crate) max_txn_ops: Option<usize>,
 }
 
 /// `[router]` of an edge.

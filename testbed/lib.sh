@@ -138,6 +138,12 @@ install_packages() {
     "${apt[@]}" install "${NEEDED[@]}" >>"$LOGS/apt.log" 2>&1
 }
 
+# For the tests of the store for many machines.
+need_for_tests() {
+  need etcd etcd-server
+  need etcdctl etcd-client
+}
+
 need_to_build() {
   need cc build-essential
   need make build-essential

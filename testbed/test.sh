@@ -11,6 +11,7 @@ has_cargo() { cargo "$1" --version >/dev/null 2>&1; }
 WORLD=yes
 [ "${1:-}" != --no-world ] || WORLD=no
 need_to_build
+need_for_tests
 [ "$WORLD" = no ] || need_for_world
 install_needed
 

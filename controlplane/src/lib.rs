@@ -28,6 +28,6 @@ mod api;
 
 mod open;
 
-pub use open::{ControlPlane, OpenError};
+pub use open::{ControlPlane, OpenError, open_store};
 pub use options::Options;
 pub use status::{NoNode, NodeStatus};

@@ -20,7 +20,8 @@ use crate::model::{HexId, Timestamp};
 use crate::options::Options;
 use crate::program;
 use crate::status::NodeStatus;
-use crate::store::{Embedded, Objects, Snapshot, StoreError, Transaction, WriteError};
+use crate::store::backup::{BackupError, Summary};
+use crate::store::{self, Embedded, Objects, Snapshot, Store, StoreError, Transaction, WriteError};
 
 /// Why a control plane did not open.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +49,7 @@ pub enum OpenError {
         /// The store's file.
         path: PathBuf,
         /// The store's reason.
-        source: Box<redb::Error>,
+        source: store::OpenError,
     },
     /// What is stored cannot be read.
     #[error("cannot read the store")]
@@ -86,7 +87,16 @@ impl ControlPlane {
     /// # Errors
     /// [`OpenError`], each with what to do about it.
     pub fn open(options: Options) -> Result<ControlPlane, OpenError> {
-        let objects = Objects::load(Box::new(open_store(&options)?))?;
+        let store = open_store(&options)?;
+        ControlPlane::open_on(Box::new(store), options)
+    }
+
+    /// Opens what is in `store`, making an account and a token when it is new.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with what to do about it.
+    pub fn open_on(store: Box<dyn Store>, options: Options) -> Result<ControlPlane, OpenError> {
+        let objects = Objects::load(store)?;
         let random = SystemRandom::new();
         let no_random = |_: ring::error::Unspecified| OpenError::Random;
         let origin_token = token::secret(&random).map_err(no_random)?;
@@ -94,16 +104,19 @@ impl ControlPlane {
         if objects.snapshot().accounts.iter().next().is_none() {
             let now = Timestamp::new(OffsetDateTime::now_utc());
             let (token, secret) = Token::generate("first", now, &random).map_err(no_random)?;
-            objects
-                .write(now, |transaction| {
-                    first_account(transaction, token);
-                    Ok(())
-                })
-                .map_err(|why| OpenError::FirstStart(Box::new(why)))?;
-            first_token = Some(secret);
+            let made = objects.write(now, |transaction| {
+                first_account(transaction, token);
+                Ok(())
+            });
+            match made {
+                Ok(_) => first_token = Some(secret),
+                // Another control plane was first.
+                Err(WriteError::Store(StoreError::Stale { .. })) => {}
+                Err(why) => return Err(OpenError::FirstStart(Box::new(why))),
+            }
         }
         Ok(ControlPlane(Arc::new(Inner {
-            objects: Arc::new(objects),
+            objects,
             options,
             first_token,
             origin_token,
@@ -146,6 +159,14 @@ impl ControlPlane {
         self.0.objects.revision()
     }
 
+    /// Writes everything that is stored to `out`. Blocks.
+    ///
+    /// # Errors
+    /// When the store or `out` fails.
+    pub fn backup(&self, out: &mut dyn std::io::Write) -> Result<Summary, BackupError> {
+        self.0.objects.backup(out)
+    }
+
     /// The desired state of the node at the newest revision.
     pub fn spec(&self) -> Spec {
         program::spec(&self.0.objects.snapshot())
@@ -162,7 +183,11 @@ impl Authority for ControlPlane {
     }
 }
 
-fn open_store(options: &Options) -> Result<Embedded, OpenError> {
+/// The embedded store in `options.data_dir`, which is made when it does not exist.
+///
+/// # Errors
+/// [`OpenError`], each with what to do about it.
+pub fn open_store(options: &Options) -> Result<Embedded, OpenError> {
     let unusable = |source| OpenError::DataDir {
         path: options.data_dir.clone(),
         source,
@@ -170,14 +195,9 @@ fn open_store(options: &Options) -> Result<Embedded, OpenError> {
     std::fs::create_dir_all(&options.data_dir).map_err(unusable)?;
     let path = options.data_dir.join("portcullis.redb");
     keep_private(&path).map_err(unusable)?;
-    Embedded::open(&path).map_err(|why| {
-        if matches!(why, redb::Error::DatabaseAlreadyOpen) {
-            return OpenError::InUse { path };
-        }
-        OpenError::Database {
-            path,
-            source: Box::new(why),
-        }
+    Embedded::open(&path).map_err(|source| match source.is_in_use() {
+        true => OpenError::InUse { path },
+        false => OpenError::Database { path, source },
     })
 }
 

@@ -3,35 +3,86 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use controlplane::{ControlPlane, NoNode, Options};
+use anyhow::{Context as _, bail};
+use controlplane::store::Store;
+use controlplane::store::etcd::{self, Etcd};
+use controlplane::{ControlPlane, NoNode, Options, open_store};
 
-use crate::config;
+use super::backup;
+use crate::{admin, config};
 
 /// Arguments of `portcullis control`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  portcullis control --config edge.toml
+  portcullis control backup portcullis.backup --config edge.toml      while it runs, or stopped
+  portcullis control restore portcullis.backup --config edge.toml     while it is stopped")]
 pub(crate) struct Args {
     /// The configuration, the same TOML file that `portcullis edge` reads.
-    #[arg(long, env = "PORTCULLIS_CONFIG")]
-    config: PathBuf,
+    #[arg(long, env = "PORTCULLIS_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// Where objects are kept, instead of what the configuration says: etcd://HOST:PORT[,HOST:PORT...],
+    /// or etcds:// over TLS.
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    store: Option<String>,
+    #[command(subcommand)]
+    action: Option<backup::Action>,
 }
 
 /// Opens the control plane that a configuration describes, and says the first token once.
 pub(super) fn open(config: &config::Edge) -> anyhow::Result<ControlPlane> {
-    let plane = ControlPlane::open(Options {
+    let plane = ControlPlane::open_on(store(config)?, options(config)?)?;
+    if let Some(token) = plane.first_token() {
+        let path = config.data_dir.join("token");
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("cannot make {}", config.data_dir.display()))?;
+        write_secret(&path, &token)?;
+        tracing::info!(path = %path.display(), "first start: the API token is in this file");
+    }
+    Ok(plane)
+}
+
+fn options(config: &config::Edge) -> anyhow::Result<Options> {
+    Ok(Options {
         data_dir: config.data_dir.clone(),
         slice: config.slice,
         edge_addresses: config.proxy.edge_addresses.clone(),
         name_servers: config.dns.name_servers()?,
         dns_listen: config.dns.listen.clone(),
         wireguard_endpoint: config.router.endpoint.clone(),
-    })?;
-    if let Some(token) = plane.first_token() {
-        let path = config.data_dir.join("token");
-        write_secret(&path, &token)?;
-        tracing::info!(path = %path.display(), "first start: the API token is in this file");
+    })
+}
+
+/// The store that a configuration names.
+pub(super) fn store(config: &config::Edge) -> anyhow::Result<Box<dyn Store>> {
+    let Some(address) = &config.store else {
+        return Ok(Box::new(open_store(&options(config)?)?));
+    };
+    let mut etcd = etcd::parse(address).map_err(anyhow::Error::msg)?;
+    let set = &config.etcd;
+    etcd.ca.clone_from(&set.ca);
+    etcd.txn_ops = set.max_txn_ops.unwrap_or(etcd.txn_ops);
+    etcd.identity = match (&set.certificate, &set.key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => bail!("[etcd] needs certificate and key, or neither"),
+    };
+    etcd.user = match (&set.user, &set.password_file) {
+        (Some(user), Some(path)) => {
+            let password = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read password_file {}", path.display()))?;
+            Some((user.clone(), password.trim().to_owned()))
+        }
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            bail!("[etcd] needs user and password_file, or neither")
+        }
+    };
+    let secret = etcd.ca.is_some() || etcd.identity.is_some();
+    if secret && !etcd.has_tls {
+        bail!("[etcd] names certificates, and {address} speaks no TLS: write etcds://");
     }
-    Ok(plane)
+    Ok(Box::new(Etcd::open(etcd)?))
 }
 
 fn write_secret(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
@@ -53,10 +104,19 @@ fn write_secret(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
 
 /// Runs until a signal.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let config: config::Edge = config::read(&args.config)?;
+    let path = args
+        .config
+        .as_ref()
+        .context("say which configuration: --config FILE")?;
+    let mut config: config::Edge = config::read(path)?;
+    config.store = args.store.clone().or(config.store);
+    if let Some(action) = &args.action {
+        return backup::run(action, &config);
+    }
     let plane = open(&config)?;
     super::admin_runtime()?.block_on(async {
         let listener = listen(&config).await?;
+        admin::serve(&config.admin_socket(), admin::backups(plane.clone()))?;
         let server = axum::serve(listener, plane.router(Arc::new(NoNode)));
         tracing::info!(api = %config.api_listen, "ready");
         tokio::select! {

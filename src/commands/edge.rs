@@ -33,6 +33,10 @@ pub(crate) struct Args {
     /// and memory of the process for each connection. Also `userspace = true` under `[router]`.
     #[arg(long)]
     userspace: bool,
+    /// Where objects are kept, instead of what the configuration says: etcd://HOST:PORT[,HOST:PORT...],
+    /// or etcds:// over TLS.
+    #[arg(long, value_name = "ADDRESS")]
+    store: Option<String>,
 }
 
 fn workers(text: &str) -> Result<Workers, String> {
@@ -48,6 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut config: config::Edge = config::read(&args.config)?;
     config.router.workers = args.workers.or(config.router.workers);
     config.router.userspace |= args.userspace;
+    config.store = args.store.clone().or(config.store);
     raise_descriptors();
     let plane = control::open(&config)?;
     let handle = Router::start(router_config(&config)?)?;
@@ -88,7 +93,8 @@ async fn serve(
     let proxy = Arc::new(Proxy::start(proxy_config(config, plane), upstreams)?);
     let shown = Arc::clone(&proxy);
     let extra: admin::Extra = Arc::new(move || serde_json::json!(shown.counters()));
-    admin::serve(&config.admin_socket(), handle.clone(), Some(extra))?;
+    let shown = admin::shown(handle.clone(), Some(extra)).merge(admin::backups(plane.clone()));
+    admin::serve(&config.admin_socket(), shown)?;
     tracing::info!(api = %config.api_listen, slice = %config.slice, "ready");
     let ended = tokio::select! {
         signal = super::stop_signal() => signal,

@@ -1,5 +1,6 @@
 //! One file per subcommand: read the configuration, start the rooms, wait, stop them in order.
 
+pub(crate) mod backup;
 pub(crate) mod control;
 pub(crate) mod ctl;
 pub(crate) mod edge;

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         anyhow::bail!("the configuration cannot be carried out: {key:?}: {reason}");
     }
     let served = super::admin_runtime()?.block_on(async {
-        admin::serve(&config.admin_socket, handle.clone(), None)?;
+        admin::serve(&config.admin_socket, admin::shown(handle.clone(), None))?;
         tracing::info!(edge = %way.edge(), "ready");
         tokio::select! {
             signal = super::stop_signal() => signal,

@@ -11,7 +11,7 @@ use crate::model::zone::Zone;
 use crate::model::{Fault, Refusal, Timestamp};
 use crate::options::Options;
 use crate::status::NodeStatus;
-use crate::store::{Objects, Snapshot, Transaction, WriteError};
+use crate::store::{Objects, Snapshot, StoreError, Transaction, WriteError};
 
 /// Longest wait for the node to apply a change before it is answered all the same: the bound on
 /// how late a change may take effect.
@@ -66,6 +66,17 @@ impl Shared {
         let (result, revision) = match written {
             Ok(Ok(done)) => done,
             Ok(Err(WriteError::Refused(refusal))) => return Err(refusal),
+            Ok(Err(WriteError::Store(StoreError::Stale { found, .. }))) => {
+                return Err(Refusal::new(
+                    Fault::Stale(found),
+                    10_003,
+                    "Others changed the state at the same moment, again and again: try again.",
+                ));
+            }
+            Ok(Err(WriteError::Store(why @ StoreError::TooLarge { .. }))) => {
+                let message = format!("{why}: make it in several requests, or let etcd take more.");
+                return Err(Refusal::new(Fault::TooLarge, 10_414, message));
+            }
             Ok(Err(WriteError::Store(why))) => {
                 tracing::error!(error = &why as &dyn std::error::Error, "a write failed");
                 return Err(ours());

@@ -11,6 +11,10 @@ use crate::model::{Fault, Refusal};
 /// A successful answer, or the refusal.
 pub(crate) type Answer = Result<Response, Refusal>;
 
+/// Says of an answer that it was found on an old state, and at which revision the newer one is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stale(pub(crate) u64);
+
 /// One result.
 pub(crate) fn one(result: Value) -> Response {
     let body = json!({"success": true, "errors": [], "messages": [], "result": result});
@@ -55,7 +59,19 @@ impl IntoResponse for Refusal {
             Fault::Conflict => StatusCode::CONFLICT,
             Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Fault::Stale(_) => StatusCode::SERVICE_UNAVAILABLE,
             Fault::Ours => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let stale = match self.fault {
+            Fault::Stale(found) => Some(Stale(found)),
+            Fault::Invalid
+            | Fault::Forbidden
+            | Fault::NotFound
+            | Fault::Method
+            | Fault::Conflict
+            | Fault::TooLarge
+            | Fault::TooSlow
+            | Fault::Ours => None,
         };
         let mut error = json!({"code": self.code, "message": self.message});
         if let Some(pointer) = self.pointer {
@@ -66,6 +82,10 @@ impl IntoResponse for Refusal {
             error["error_chain"] = self.chain.iter().map(item).collect();
         }
         let body = json!({"success": false, "errors": [error], "messages": [], "result": null});
-        (status, Json(body)).into_response()
+        let mut response = (status, Json(body)).into_response();
+        if let Some(stale) = stale {
+            response.extensions_mut().insert(stale);
+        }
+        response
     }
 }

@@ -42,29 +42,34 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Body, Refusal> {
-        let arrived =
-            tokio::time::timeout(BODY_WAIT_MAX, Bytes::from_request(request, state)).await;
-        let bytes = match arrived {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(why)) if why.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = "The body is larger than one mebibyte.";
-                return Err(Refusal::new(Fault::TooLarge, 10_413, message));
-            }
-            Ok(Err(_)) => return Err(Refusal::invalid(6007, "The body broke off.")),
-            Err(_) => {
-                return Err(Refusal::new(
-                    Fault::TooSlow,
-                    10_408,
-                    "The body took over 30 seconds.",
-                ));
-            }
-        };
+        let bytes = whole_body(request, state).await?;
         if bytes.is_empty() {
             return Ok(Body(Value::Object(serde_json::Map::new())));
         }
         serde_json::from_slice(&bytes).map(Body).map_err(|why| {
             Refusal::invalid(6007, format!("Malformed JSON in request body: {why}."))
         })
+    }
+}
+
+/// The body, whole, within its bounds of size and time.
+pub(super) async fn whole_body<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Refusal> {
+    let arrived = tokio::time::timeout(BODY_WAIT_MAX, Bytes::from_request(request, state)).await;
+    match arrived {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(why)) if why.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = "The body is larger than one mebibyte.";
+            Err(Refusal::new(Fault::TooLarge, 10_413, message))
+        }
+        Ok(Err(_)) => Err(Refusal::invalid(6007, "The body broke off.")),
+        Err(_) => Err(Refusal::new(
+            Fault::TooSlow,
+            10_408,
+            "The body took over 30 seconds.",
+        )),
     }
 }
 

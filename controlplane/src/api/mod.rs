@@ -4,6 +4,7 @@
 //! A new resource is one file here with its `routes()`, and one line in [`router`].
 
 mod accounts;
+mod again;
 mod auth;
 mod context;
 mod coverage;
@@ -46,11 +47,13 @@ pub(crate) fn router(context: Context) -> Router {
         .merge(vnets::routes())
         .merge(zones::routes());
     let customers = middleware::from_fn_with_state(shared.clone(), auth::customer);
+    let again = middleware::from_fn_with_state(shared.clone(), again::when_stale);
     let proxies = middleware::from_fn_with_state(shared.clone(), auth::proxy);
     let client = Router::new()
         .nest("/client/v4", resources)
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
+        .layer(again)
         .layer(customers);
     let origin = Router::new()
         .nest("/origin/v1", origins::routes())

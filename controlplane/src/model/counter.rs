@@ -23,6 +23,18 @@ impl std::fmt::Display for Numbered {
     }
 }
 
+impl std::str::FromStr for Numbered {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Numbered, ()> {
+        match text {
+            "vnet" => Ok(Numbered::Vnet),
+            "tunnel" => Ok(Numbered::Tunnel),
+            _ => Err(()),
+        }
+    }
+}
+
 /// The last number that was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {

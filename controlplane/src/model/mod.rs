@@ -23,6 +23,7 @@ pub mod zone;
 pub mod zone_file;
 
 use std::fmt::{Debug, Display};
+use std::str::FromStr;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,7 +37,7 @@ pub trait Resource: Clone + Debug + Serialize + DeserializeOwned + Send + Sync +
     /// The first part of the object's key in the store; never changes once released.
     const KIND: &'static str;
     /// What names the object among its kind.
-    type Id: Ord + Clone + Debug + Display + Send + Sync;
+    type Id: Ord + Clone + Debug + Display + FromStr + Send + Sync;
     /// The object's name among its kind.
     fn id(&self) -> Self::Id;
 }

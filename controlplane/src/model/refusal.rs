@@ -19,6 +19,9 @@ pub enum Fault {
     TooLarge,
     /// The body did not arrive in time.
     TooSlow,
+    /// Another control plane changed the state, to this revision, before the request could: it is to be
+    /// looked at again, on that state.
+    Stale(u64),
     /// Ours: the store failed. A retry is safe; nothing was acknowledged.
     Ours,
 }

@@ -1,23 +1,57 @@
-//! A process that writes is killed at random moments: nothing that it acknowledged is missing.
+//! A process that writes from several threads is killed at random moments: nothing that it
+//! acknowledged is missing, and no transaction is half there.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use super::{Embedded, Objects};
+use super::{Embedded, Objects, Snapshot};
 use crate::model::account::Account;
 use crate::model::{HexId, Timestamp};
 use crate::scratch::Directory;
 
 const DIRECTORY: &str = "PORTCULLIS_CRASH_TEST_DIRECTORY";
-const KILLS: u32 = 25;
 
-fn open(directory: &Path) -> Objects {
+/// How often the process is killed; a night's worth by the environment.
+const KILLS: &str = "PORTCULLIS_CRASH_KILLS";
+const KILLS_DEFAULT: u32 = 200;
+
+/// Threads that write at once, so that commits are groups.
+const WRITERS: u8 = 6;
+
+/// Objects that each transaction makes, beside the writer's count.
+const BATCH: u8 = 5;
+
+fn open(directory: &Path) -> Arc<Objects> {
     let store = Embedded::open(&directory.join("store.redb")).unwrap();
     Objects::load(Box::new(store)).unwrap()
 }
 
-/// The child: acknowledges each pair of accounts on standard output once it is durable.
+fn id(writer: u8, member: u8) -> HexId {
+    format!("{:032x}", (u16::from(writer) << 8) | u16::from(member))
+        .parse()
+        .unwrap()
+}
+
+fn put(transaction: &mut super::Transaction, id: HexId, name: String) {
+    let created_on = transaction.now();
+    transaction.put(Account {
+        id,
+        name,
+        created_on,
+    });
+}
+
+/// The count that a writer has reached; its batch must say the same.
+fn count(snapshot: &Snapshot, writer: u8, member: u8) -> u64 {
+    let account = snapshot.accounts.get(&id(writer, member));
+    account.map_or(0, |account| account.name.parse().unwrap())
+}
+
+/// The child: each of its threads counts up, in all objects of its batch at once, and acknowledges a
+/// count on standard output once it is durable. Every third time the batch is deleted instead.
 #[test]
 fn child_of_the_crash_test_writes_until_it_is_killed() {
     let Some(directory) = std::env::var_os(DIRECTORY) else {
@@ -25,31 +59,43 @@ fn child_of_the_crash_test_writes_until_it_is_killed() {
     };
     let objects = open(Path::new(&directory));
     let now = Timestamp::new(time::OffsetDateTime::UNIX_EPOCH);
-    loop {
-        let pair = [HexId::random(), HexId::random()];
-        let made = objects.write(now, |transaction| {
-            for id in pair {
-                let name = pair[0].to_string();
-                transaction.put(Account {
-                    id,
-                    name,
-                    created_on: now,
-                });
-            }
-            Ok(())
-        });
-        made.unwrap();
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "\nack {} {}", pair[0], pair[1]).unwrap();
-        out.flush().unwrap();
-    }
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let objects = &objects;
+            scope.spawn(move || {
+                loop {
+                    let made = objects.write(now, |transaction| {
+                        let next = count(transaction.snapshot(), writer, 0) + 1;
+                        put(transaction, id(writer, 0), next.to_string());
+                        for member in 1..=BATCH {
+                            match next % 3 {
+                                0 => _ = transaction.delete::<Account>(&id(writer, member)),
+                                _ => put(transaction, id(writer, member), next.to_string()),
+                            }
+                        }
+                        Ok(next)
+                    });
+                    let (next, _) = made.unwrap();
+                    let mut out = std::io::stdout().lock();
+                    writeln!(out, "\nack {writer} {next}").unwrap();
+                    out.flush().unwrap();
+                }
+            });
+        }
+    });
+}
+
+fn random(below: u8) -> u8 {
+    u8::from_str_radix(&HexId::random().to_string()[..2], 16).unwrap() % below
 }
 
 #[test]
 fn nothing_acknowledged_is_missing_after_kill_9_and_no_transaction_is_half_there() {
+    let kills = std::env::var(KILLS).ok().and_then(|text| text.parse().ok());
     let directory = Directory::new();
-    let mut acknowledged: Vec<[HexId; 2]> = Vec::new();
-    for round in 0..KILLS {
+    let mut acknowledged: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut spin = 0_u64;
+    for round in 0..kills.unwrap_or(KILLS_DEFAULT) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -63,40 +109,49 @@ fn nothing_acknowledged_is_missing_after_kill_9_and_no_transaction_is_half_there
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // The kill falls anywhere in the writes after the n-th acknowledgement.
-        let wanted =
-            acknowledged.len() + 1 + usize::from(HexId::random().to_string().as_bytes()[0] % 16);
+        let wanted = 1 + random(32);
+        let mut seen = 0;
         let mut is_killed = false;
         for line in lines.map_while(Result::ok) {
-            if let Some(ids) = line.strip_prefix("ack ") {
-                let (a, b) = ids.split_once(' ').unwrap();
-                acknowledged.push([a.parse().unwrap(), b.parse().unwrap()]);
+            if let Some(ack) = line.strip_prefix("ack ") {
+                let (writer, count) = ack.split_once(' ').unwrap();
+                let (writer, count) = (writer.parse().unwrap(), count.parse().unwrap());
+                acknowledged.insert(writer, count);
+                seen += 1;
             }
-            if acknowledged.len() >= wanted && !is_killed {
+            if seen >= wanted && !is_killed {
                 is_killed = true;
                 // The moment itself varies: the child goes on writing while this line runs.
-                std::hint::black_box((0..u64::from(round) * 4_000).sum::<u64>());
+                spin = (0..u64::from(random(255)) * 8_000).fold(spin, u64::wrapping_add);
+                std::hint::black_box(spin);
                 child.kill().unwrap();
             }
         }
         assert!(is_killed, "the child ended by itself in round {round}");
         child.wait().unwrap();
-        let objects = open(&directory.0);
-        let snapshot = objects.snapshot();
-        for id in acknowledged.iter().flatten() {
-            assert!(
-                snapshot.accounts.get(id).is_some(),
-                "{id} is missing after round {round}"
+        check(&open(&directory.0).snapshot(), &acknowledged, round);
+    }
+    assert_eq!(acknowledged.len(), usize::from(WRITERS));
+}
+
+fn check(snapshot: &Snapshot, acknowledged: &BTreeMap<u8, u64>, round: u32) {
+    let mut transactions = 0;
+    for writer in 0..WRITERS {
+        let stored = count(snapshot, writer, 0);
+        let acknowledged = acknowledged.get(&writer).copied().unwrap_or(0);
+        assert!(
+            stored >= acknowledged,
+            "{acknowledged} of writer {writer} is missing after round {round}: {stored}"
+        );
+        for member in 1..=BATCH {
+            let expected = if stored.is_multiple_of(3) { 0 } else { stored };
+            assert_eq!(
+                count(snapshot, writer, member),
+                expected,
+                "half a transaction of writer {writer} in round {round}"
             );
         }
-        let mut of_pair = std::collections::BTreeMap::new();
-        for account in snapshot.accounts.iter() {
-            *of_pair.entry(account.name.clone()).or_insert(0) += 1;
-        }
-        assert!(
-            of_pair.values().all(|count| *count == 2),
-            "half a transaction in round {round}"
-        );
-        assert_eq!(snapshot.revision, of_pair.len() as u64);
+        transactions += stored;
     }
-    assert!(acknowledged.len() >= 25);
+    assert_eq!(snapshot.revision, transactions, "round {round}");
 }

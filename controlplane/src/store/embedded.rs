@@ -13,8 +13,16 @@ const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects"
 /// The revision and the schema version.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
-/// The version of the layout: raised by a change that an older binary cannot read.
-const SCHEMA: u64 = 1;
+/// The version of what is stored: raised by a change that an older binary cannot read.
+///
+/// - 1: accounts, apps, counters, identities, records, routes, tokens, tunnels, vnets, zones.
+/// - 2: any kind; an older version then says that it is older, not that an object is unreadable.
+pub(super) const SCHEMA: u64 = 2;
+
+/// How a store of schema *n* + 1 becomes one of *n* + 2; each in the transaction that raises the number.
+const MIGRATIONS: [Migration; 1] = [|_| Ok(())];
+
+type Migration = fn(&redb::WriteTransaction) -> Result<(), redb::Error>;
 
 /// One file, one process. A transaction is on disk before it is acknowledged.
 #[derive(Debug)]
@@ -26,24 +34,38 @@ impl Embedded {
     /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// When another process has it open, or it cannot be read.
-    pub fn open(path: &Path) -> Result<Embedded, redb::Error> {
-        let database = Database::create(path)?;
-        let transaction = database.begin_write()?;
+    /// When another process has it open, a newer version wrote it, or it cannot be read.
+    pub fn open(path: &Path) -> Result<Embedded, OpenError> {
+        let database = Database::create(path).map_err(redb::Error::from)?;
+        let transaction = database.begin_write().map_err(redb::Error::from)?;
+        let found = migrate(&transaction)?;
+        if found != SCHEMA {
+            tracing::info!(
+                from = found,
+                to = SCHEMA,
+                "the store was brought to this version"
+            );
+        }
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(Embedded { database })
+    }
+
+    fn replace_all(&self, revision: u64, writes: &[Write]) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(true);
+        transaction.delete_table(OBJECTS)?;
         {
-            transaction.open_table(OBJECTS)?;
-            let mut meta = transaction.open_table(META)?;
-            let schema = meta.get("schema")?.map(|value| value.value());
-            match schema {
-                None => {
-                    meta.insert("schema", SCHEMA)?;
+            transaction.open_table(META)?.insert("revision", revision)?;
+            let mut objects = transaction.open_table(OBJECTS)?;
+            for write in writes {
+                if let Some(value) = &write.value {
+                    objects.insert(write.key.as_str(), value.as_slice())?;
                 }
-                Some(SCHEMA) => {}
-                Some(_) => return Err(redb::Error::UpgradeRequired(u8::MAX)),
             }
         }
         transaction.commit()?;
-        Ok(Embedded { database })
+        Ok(())
     }
 
     /// The revision that was found, when it is not `after`.
@@ -77,6 +99,50 @@ impl Embedded {
     }
 }
 
+/// Brings what is stored to [`SCHEMA`]; the schema that was found.
+fn migrate(transaction: &redb::WriteTransaction) -> Result<u64, OpenError> {
+    let schema = {
+        transaction.open_table(OBJECTS).map_err(redb::Error::from)?;
+        let meta = transaction.open_table(META).map_err(redb::Error::from)?;
+        let schema = meta.get("schema").map_err(redb::Error::from)?;
+        schema.map_or(SCHEMA, |schema| schema.value())
+    };
+    let known = usize::try_from(schema)
+        .ok()
+        .and_then(|schema| schema.checked_sub(1));
+    let Some(steps) = known.and_then(|done| MIGRATIONS.get(done..)) else {
+        return Err(OpenError::Newer { found: schema });
+    };
+    steps.iter().try_for_each(|step| step(transaction))?;
+    let mut meta = transaction.open_table(META).map_err(redb::Error::from)?;
+    meta.insert("schema", SCHEMA).map_err(redb::Error::from)?;
+    Ok(schema)
+}
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A newer version wrote it.
+    #[error(
+        "the store has schema {found}, and this version knows up to {SCHEMA}: use a newer portcullis"
+    )]
+    Newer {
+        /// The schema of the store.
+        found: u64,
+    },
+    /// The file cannot be used.
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+}
+
+impl OpenError {
+    /// Whether another process has the file open.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, OpenError::Database(redb::Error::DatabaseAlreadyOpen))
+    }
+}
+
 impl Store for Embedded {
     fn load(&self, each: Each<'_>) -> Result<u64, StoreError> {
         let transaction = self.database.begin_read().map_err(failed)?;
@@ -96,6 +162,10 @@ impl Store for Embedded {
             expected: after,
             found,
         })
+    }
+
+    fn replace(&self, revision: u64, writes: &[Write]) -> Result<(), StoreError> {
+        self.replace_all(revision, writes).map_err(failed)
     }
 }
 

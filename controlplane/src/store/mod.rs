@@ -4,9 +4,13 @@
 //! store on disk; the newest [`Snapshot`], of which a copy is one count and a change a path of nodes, so
 //! that readers keep old ones and ask what changed since ([`Table::changes`]).
 
+pub mod backup;
 #[cfg(test)]
 mod crash;
 mod embedded;
+pub mod etcd;
+#[cfg(test)]
+pub(crate) mod etcd_tests;
 mod indexes;
 mod names;
 mod objects;
@@ -17,7 +21,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use embedded::Embedded;
+pub use embedded::{Embedded, OpenError};
 pub use indexes::{Indexes, Step};
 pub use names::Names;
 pub use objects::{Objects, Transaction, WriteError};
@@ -45,6 +49,14 @@ pub enum StoreError {
         /// The revision of the store.
         found: u64,
     },
+    /// The transaction has more writes than the store takes at once.
+    #[error("a change of {writes} objects at once is more than the {max} that the store takes")]
+    TooLarge {
+        /// Its writes.
+        writes: usize,
+        /// How many go.
+        max: usize,
+    },
     /// The medium failed.
     #[error("the store failed")]
     Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -62,8 +74,24 @@ pub enum StoreError {
 /// Takes in one stored object: its key and its JSON.
 pub type Each<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Result<(), StoreError>;
 
+/// What happened to a store that several processes write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// A commit of another process.
+    Commit {
+        /// The revision that it was made on.
+        base: u64,
+        /// The revision that it led to.
+        revision: u64,
+        /// What it changed.
+        writes: Vec<Write>,
+    },
+    /// Something was missed or everything was replaced: load again.
+    Lost,
+}
+
 /// Where objects are kept: a map of keys to values with one revision. Calls block; the caller is on
-/// a thread that may. A store for many machines sees others' commits as [`StoreError::Stale`].
+/// a thread that may. A store of many processes sees others' commits as [`StoreError::Stale`].
 pub trait Store: Send + Sync {
     /// Shows every object to `each` and returns the revision they are of.
     ///
@@ -77,4 +105,36 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store is at another revision, or the medium fails.
     fn commit(&self, after: u64, to: u64, writes: &[&Write]) -> Result<(), StoreError>;
+
+    /// Makes these objects all there is, at `revision`, which is above the store's.
+    ///
+    /// # Errors
+    /// When the medium fails. A store of one process then is as it was.
+    fn replace(&self, revision: u64, writes: &[Write]) -> Result<(), StoreError>;
+
+    /// How many writes go into one commit.
+    fn writes_max(&self) -> usize {
+        usize::MAX
+    }
+
+    /// The same, and [`Store::next`] tells what comes after it.
+    ///
+    /// # Errors
+    /// When the medium fails, or `each` does.
+    fn load_to_follow(&self, each: Each<'_>) -> Result<u64, StoreError> {
+        self.load(each)
+    }
+
+    /// Whether other processes write too, so that [`Store::next`] has something to tell.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The next commit of others after what was loaded; waits a moment, and `None` when there is none.
+    ///
+    /// # Errors
+    /// When the medium fails; the next call tries again.
+    fn next(&self) -> Result<Option<Followed>, StoreError> {
+        Ok(None)
+    }
 }

@@ -2,17 +2,22 @@
 //! wait at the same time, and only then is shown and acknowledged.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::backup::{self, BackupError, Summary};
 use super::snapshot::{Snapshot, Tabled};
-use super::{Store, StoreError, Write};
+use super::{Followed, Store, StoreError, Write};
 use crate::model::counter::{Counter, Numbered};
 use crate::model::{Refusal, Timestamp};
 
 /// Writes that become durable together: some megabytes, a tenth of a second on a slow disk.
 const GROUP_WRITES_MAX: usize = 4096;
+
+/// Pause after others' commits could not be taken in.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Why a transaction was not done.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,8 @@ struct Head {
     pending: Vec<Pending>,
     /// Whether a thread is taking some to the disk.
     is_committing: bool,
+    /// Whether a commit failed so that nobody knows whether it happened, in a shared store.
+    is_in_doubt: bool,
 }
 
 /// A validated transaction on its way to the disk.
@@ -73,21 +80,38 @@ impl Objects {
     ///
     /// # Errors
     /// When the store fails or holds what this version cannot read.
-    pub fn load(store: Box<dyn Store>) -> Result<Objects, StoreError> {
-        let mut snapshot = Snapshot::default();
-        let revision = store.load(&mut |key, value| snapshot.load(key, value))?;
-        snapshot.revision = revision;
-        Ok(Objects {
+    pub fn load(store: Box<dyn Store>) -> Result<Arc<Objects>, StoreError> {
+        let snapshot = read(&*store)?;
+        let revision = snapshot.revision;
+        let objects = Arc::new(Objects {
             store,
             head: Mutex::new(Head {
                 snapshot: snapshot.clone(),
                 pending: Vec::new(),
                 is_committing: false,
+                is_in_doubt: false,
             }),
             snapshot: ArcSwap::from_pointee(snapshot),
             revision: watch::Sender::new(revision),
             settled: Condvar::new(),
-        })
+        });
+        if objects.store.is_shared() {
+            follow(&objects)?;
+        }
+        Ok(objects)
+    }
+
+    /// Whether other processes write the same store.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// Writes everything that is stored to `out`, as it is at one revision. Blocks.
+    ///
+    /// # Errors
+    /// When the store or `out` fails.
+    pub fn backup(&self, out: &mut dyn std::io::Write) -> Result<Summary, BackupError> {
+        backup::write(&*self.store, out)
     }
 
     /// Everything that exists, at the newest durable revision.
@@ -117,6 +141,11 @@ impl Objects {
             now,
         };
         let result = change(&mut transaction)?;
+        let max = self.store.writes_max();
+        if transaction.writes.len() > max {
+            let writes = transaction.writes.len();
+            return Err(StoreError::TooLarge { writes, max }.into());
+        }
         let Transaction {
             mut snapshot,
             writes,
@@ -159,7 +188,8 @@ impl Objects {
                 continue;
             }
             head.is_committing = true;
-            let group = next_group(&mut head.pending);
+            let max = self.store.writes_max().min(GROUP_WRITES_MAX);
+            let group = next_group(&mut head.pending, max);
             drop(head);
             let done = self.commit(&group);
             head = self.head();
@@ -191,7 +221,8 @@ impl Objects {
                     self.show(last.after.clone());
                 }
             }
-            Err(_) => {
+            Err(why) => {
+                head.is_in_doubt |= !matches!(why, StoreError::Stale { .. });
                 failed = std::mem::take(&mut head.pending);
                 head.snapshot = (*self.snapshot()).clone();
             }
@@ -200,6 +231,64 @@ impl Objects {
             // Each has one outcome, set here only.
             let _is_first = one.outcome.set(done.clone());
         }
+    }
+
+    /// Takes in what another process committed. Transactions that wait were validated without it.
+    fn take_in(&self, followed: Followed) -> Result<(), StoreError> {
+        let lost = matches!(followed, Followed::Lost);
+        let loaded = match lost {
+            true => Some(read(&*self.store)?),
+            false => None,
+        };
+        let mut head = self.head();
+        while head.is_committing {
+            // Theirs may be on top of ours, which is shown when its thread knows of it.
+            head = self
+                .settled
+                .wait(head)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let known = self.snapshot();
+        let snapshot = match (followed, loaded) {
+            (
+                Followed::Commit {
+                    base,
+                    revision,
+                    writes,
+                },
+                _,
+            ) => {
+                if revision <= known.revision {
+                    return Ok(());
+                }
+                if base != known.revision {
+                    head.is_in_doubt = true;
+                    return Ok(());
+                }
+                let mut snapshot = (*known).clone();
+                for write in &writes {
+                    snapshot.take_in(write)?;
+                }
+                snapshot.revision = revision;
+                snapshot
+            }
+            // Ours went through meanwhile.
+            (Followed::Lost, Some(loaded)) if loaded.revision < known.revision => return Ok(()),
+            (Followed::Lost, Some(loaded)) => loaded,
+            (Followed::Lost, None) => return Ok(()),
+        };
+        let stale = StoreError::Stale {
+            expected: head.snapshot.revision,
+            found: snapshot.revision,
+        };
+        for one in std::mem::take(&mut head.pending) {
+            let _is_first = one.outcome.set(Err(stale.clone()));
+        }
+        head.snapshot = snapshot.clone();
+        self.show(snapshot);
+        drop(head);
+        self.settled.notify_all();
+        Ok(())
     }
 
     /// Shows a durable state, unless a newer one is shown.
@@ -217,12 +306,54 @@ impl Objects {
     }
 }
 
-/// The oldest pending transactions, at least one, at most [`GROUP_WRITES_MAX`] writes otherwise.
-fn next_group(pending: &mut Vec<Pending>) -> Vec<Pending> {
+fn read(store: &dyn Store) -> Result<Snapshot, StoreError> {
+    let mut snapshot = Snapshot::default();
+    snapshot.revision = store.load_to_follow(&mut |key, value| snapshot.load(key, value))?;
+    Ok(snapshot)
+}
+
+/// Takes in others' commits, in a thread that ends after the last user of the objects.
+fn follow(objects: &Arc<Objects>) -> Result<(), StoreError> {
+    let objects = Arc::downgrade(objects);
+    let followed = move || {
+        let mut is_lost = false;
+        while let Some(objects) = objects.upgrade() {
+            is_lost |= std::mem::take(&mut objects.head().is_in_doubt);
+            let next = match std::mem::take(&mut is_lost) {
+                true => Ok(Some(Followed::Lost)),
+                false => objects.store.next(),
+            };
+            let done = match next {
+                Ok(None) => Ok(()),
+                Ok(Some(followed)) => {
+                    let taken = objects.take_in(followed);
+                    is_lost = taken.is_err();
+                    taken
+                }
+                Err(why) => Err(why),
+            };
+            if let Err(why) = done {
+                tracing::warn!(
+                    error = &why as &dyn std::error::Error,
+                    "others' changes are not seen"
+                );
+                std::thread::park_timeout(RETRY);
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("store".into());
+    match thread.spawn(followed) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(StoreError::Failed(Arc::new(why))),
+    }
+}
+
+/// The oldest pending transactions, at least one, at most `max` writes otherwise.
+fn next_group(pending: &mut Vec<Pending>, max: usize) -> Vec<Pending> {
     let mut sum = 0;
     let fits = pending.iter().take_while(|one| {
         sum += one.writes.len();
-        sum <= GROUP_WRITES_MAX
+        sum <= max
     });
     let count = fits.count().max(1).min(pending.len());
     pending.drain(..count).collect()

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::StoreError;
 use super::indexes::{self, Indexes, Step};
 use super::table::Table;
+use super::{StoreError, Write};
 use crate::model::account::Account;
 use crate::model::counter::Counter;
 use crate::model::record::Record;
@@ -52,6 +52,27 @@ macro_rules! tables {
                         self.put(object);
                     })*
                     Some(_) | None => return Err(unreadable(None)),
+                }
+                Ok(())
+            }
+
+            /// Takes in one change of one stored object.
+            ///
+            /// # Errors
+            /// When this version does not know its kind or its form.
+            pub fn take_in(&mut self, write: &Write) -> Result<(), StoreError> {
+                let key = &write.key;
+                if let Some(value) = &write.value {
+                    return self.load(key, value);
+                }
+                let unreadable = || StoreError::Unreadable { key: key.clone(), source: None };
+                let (kind, id) = key.split_once('/').ok_or_else(unreadable)?;
+                match kind {
+                    $(<$resource>::KIND => {
+                        let id = id.parse().map_err(|_| unreadable())?;
+                        self.delete::<$resource>(&id);
+                    })*
+                    _ => return Err(unreadable()),
                 }
                 Ok(())
             }

@@ -6,16 +6,19 @@ use std::sync::{Arc, Barrier};
 
 use proptest::prelude::*;
 
-use super::{Each, Embedded, Objects, Snapshot, Store, StoreError, Write};
+use super::etcd_tests::Server;
+use super::{
+    Each, Embedded, Followed, Objects, Snapshot, Store, StoreError, Transaction, Write, backup,
+};
 use crate::model::account::Account;
 use crate::model::{HexId, Timestamp};
 use crate::scratch::Directory;
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::new(time::OffsetDateTime::UNIX_EPOCH)
 }
 
-fn account(name: &str) -> Account {
+pub(super) fn account(name: &str) -> Account {
     Account {
         id: HexId::random(),
         name: name.to_owned(),
@@ -25,7 +28,7 @@ fn account(name: &str) -> Account {
 
 /// A store that counts commits, and fails when told to.
 struct Watched {
-    inner: Embedded,
+    inner: Box<dyn Store>,
     commits: Arc<AtomicUsize>,
     is_broken: Arc<AtomicBool>,
 }
@@ -43,20 +46,64 @@ impl Store for Watched {
         }
         self.inner.commit(after, to, writes)
     }
+
+    fn replace(&self, revision: u64, writes: &[Write]) -> Result<(), StoreError> {
+        self.inner.replace(revision, writes)
+    }
+
+    fn writes_max(&self) -> usize {
+        self.inner.writes_max()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    fn load_to_follow(&self, each: Each<'_>) -> Result<u64, StoreError> {
+        self.inner.load_to_follow(each)
+    }
+
+    fn next(&self) -> Result<Option<Followed>, StoreError> {
+        self.inner.next()
+    }
+}
+
+/// A place where a store is, for as long as the test takes.
+pub(super) enum Place {
+    Embedded(Directory),
+    Etcd(Server),
+}
+
+impl Place {
+    /// One of each kind: what is said of a store holds for both.
+    fn all() -> [Place; 2] {
+        [
+            Place::Embedded(Directory::new()),
+            Place::Etcd(Server::start()),
+        ]
+    }
+
+    fn open(&self) -> Box<dyn Store> {
+        match self {
+            Place::Embedded(directory) => {
+                Box::new(Embedded::open(&directory.0.join("store.redb")).unwrap())
+            }
+            Place::Etcd(server) => Box::new(server.open()),
+        }
+    }
 }
 
 struct World {
-    objects: Objects,
+    objects: Arc<Objects>,
     commits: Arc<AtomicUsize>,
     is_broken: Arc<AtomicBool>,
-    directory: Directory,
+    place: Place,
 }
 
 impl World {
-    fn new() -> World {
-        let directory = Directory::new();
+    fn new(place: Place) -> World {
         let store = Watched {
-            inner: Embedded::open(&directory.0.join("store.redb")).unwrap(),
+            inner: place.open(),
             commits: Arc::default(),
             is_broken: Arc::default(),
         };
@@ -64,99 +111,224 @@ impl World {
             commits: Arc::clone(&store.commits),
             is_broken: Arc::clone(&store.is_broken),
             objects: Objects::load(Box::new(store)).unwrap(),
-            directory,
+            place,
         }
     }
 
     /// What a new process would find.
     fn reopened(self) -> Arc<Snapshot> {
         drop(self.objects);
-        let store = Embedded::open(&self.directory.0.join("store.redb")).unwrap();
-        Objects::load(Box::new(store)).unwrap().snapshot()
+        Objects::load(self.place.open()).unwrap().snapshot()
+    }
+}
+
+fn write(value: &[u8]) -> Write {
+    Write {
+        key: "x/1".into(),
+        value: Some(value.to_vec()),
     }
 }
 
 #[test]
 fn a_commit_on_an_old_revision_is_refused() {
-    let directory = Directory::new();
-    let store = Embedded::open(&directory.0.join("store.redb")).unwrap();
-    let write = |value: &[u8]| Write {
-        key: "x/1".into(),
-        value: Some(value.to_vec()),
-    };
-    store.commit(0, 1, &[&write(b"1")]).unwrap();
-    let stale = store.commit(0, 1, &[&write(b"2")]).unwrap_err();
-    assert_eq!(stale.to_string(), "the store is at revision 1, not 0");
-    store.commit(1, 2, &[&write(b"3")]).unwrap();
-    let mut seen = Vec::new();
-    let revision = store.load(&mut |key, value| {
-        seen.push((key.to_owned(), value.to_vec()));
-        Ok(())
-    });
-    assert_eq!(
-        (revision.unwrap(), seen),
-        (2, vec![("x/1".to_owned(), b"3".to_vec())])
-    );
+    for place in Place::all() {
+        let store = place.open();
+        store.commit(0, 1, &[&write(b"1")]).unwrap();
+        let stale = store.commit(0, 1, &[&write(b"2")]).unwrap_err();
+        assert_eq!(stale.to_string(), "the store is at revision 1, not 0");
+        let stale = store.commit(7, 8, &[&write(b"2")]).unwrap_err();
+        assert_eq!(stale.to_string(), "the store is at revision 1, not 7");
+        store.commit(1, 3, &[&write(b"3"), &write(b"4")]).unwrap();
+        let mut seen = Vec::new();
+        let revision = store.load(&mut |key, value| {
+            seen.push((key.to_owned(), value.to_vec()));
+            Ok(())
+        });
+        let expected = vec![("x/1".to_owned(), b"4".to_vec())];
+        assert_eq!((revision.unwrap(), seen), (3, expected));
+    }
+}
+
+#[test]
+fn thousands_of_objects_are_read_back_as_they_were_written() {
+    for place in Place::all() {
+        let store = place.open();
+        let writes: Vec<Write> = (0..4_500)
+            .map(|n| Write {
+                key: format!("x/{n:05}"),
+                value: Some(n.to_string().into_bytes()),
+            })
+            .collect();
+        store.replace(9, &writes).unwrap();
+        let mut seen = Vec::new();
+        let revision = store.load(&mut |key, value| {
+            seen.push(Write {
+                key: key.to_owned(),
+                value: Some(value.to_vec()),
+            });
+            Ok(())
+        });
+        assert_eq!(revision.unwrap(), 9);
+        assert_eq!(seen, writes);
+    }
 }
 
 #[test]
 fn transactions_at_once_are_each_validated_on_the_ones_before_and_share_commits() {
     const THREADS: usize = 16;
     const EACH: usize = 20;
-    let world = World::new();
-    let start = Barrier::new(THREADS);
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                start.wait();
-                for _ in 0..EACH {
-                    // Each name is the count of what is there: unique only if none overlaps another.
-                    let (_, revision) = world
-                        .objects
-                        .write(now(), |transaction| {
-                            let count = transaction.snapshot().accounts.len();
-                            transaction.put(account(&count.to_string()));
-                            Ok(())
-                        })
-                        .unwrap();
-                    assert!(world.objects.snapshot().revision >= revision);
-                }
-            });
-        }
-    });
-    let commits = world.commits.load(Ordering::SeqCst);
-    assert!(commits < THREADS * EACH, "{commits} commits: nobody shared");
-    let found = world.reopened();
-    assert_eq!(found.revision, (THREADS * EACH) as u64);
-    let mut names: Vec<usize> = found
-        .accounts
-        .iter()
-        .map(|a| a.name.parse().unwrap())
-        .collect();
-    names.sort_unstable();
-    assert_eq!(names, (0..THREADS * EACH).collect::<Vec<_>>());
+    for place in Place::all() {
+        let world = World::new(place);
+        let start = Barrier::new(THREADS);
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..EACH {
+                        // Each name is the count of what is there: unique only if none overlaps another.
+                        let (_, revision) = world
+                            .objects
+                            .write(now(), |transaction| {
+                                let count = transaction.snapshot().accounts.len();
+                                transaction.put(account(&count.to_string()));
+                                Ok(())
+                            })
+                            .unwrap();
+                        assert!(world.objects.snapshot().revision >= revision);
+                    }
+                });
+            }
+        });
+        let commits = world.commits.load(Ordering::SeqCst);
+        assert!(commits < THREADS * EACH, "{commits} commits: nobody shared");
+        let found = world.reopened();
+        assert_eq!(found.revision, (THREADS * EACH) as u64);
+        let mut names: Vec<usize> = found
+            .accounts
+            .iter()
+            .map(|a| a.name.parse().unwrap())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, (0..THREADS * EACH).collect::<Vec<_>>());
+    }
 }
 
 #[test]
 fn what_the_store_does_not_take_is_neither_shown_nor_built_upon() {
-    let world = World::new();
-    let put = |name: &str| {
-        world.objects.write(now(), |transaction| {
-            transaction.put(account(name));
-            Ok(transaction.snapshot().accounts.len())
-        })
+    for place in Place::all() {
+        let world = World::new(place);
+        let put = |name: &str| {
+            world.objects.write(now(), |transaction| {
+                transaction.put(account(name));
+                Ok(transaction.snapshot().accounts.len())
+            })
+        };
+        assert_eq!(put("first").unwrap(), (1, 1));
+        world.is_broken.store(true, Ordering::SeqCst);
+        assert!(put("lost").is_err());
+        assert_eq!(world.objects.snapshot().accounts.len(), 1);
+        assert_eq!(*world.objects.revision().borrow(), 1);
+        world.is_broken.store(false, Ordering::SeqCst);
+        assert_eq!(put("second").unwrap(), (2, 2));
+        let found = world.reopened();
+        let mut names: Vec<&str> = found.accounts.iter().map(|a| a.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["first", "second"]);
+    }
+}
+
+#[test]
+fn a_backup_is_restored_whole_above_both_revisions_or_not_at_all() {
+    for place in Place::all() {
+        let other = Place::Embedded(Directory::new());
+        let source = Objects::load(other.open()).unwrap();
+        for name in ["one", "two", "three"] {
+            let put = |transaction: &mut Transaction| {
+                transaction.put(account(name));
+                Ok(())
+            };
+            source.write(now(), put).unwrap();
+        }
+        let mut file = Vec::new();
+        let summary = source.backup(&mut file).unwrap();
+        assert_eq!((summary.revision, summary.objects), (3, 3));
+        let store = place.open();
+        let refused = |file: &[u8], replace: bool| {
+            let why = backup::restore(&*store, &mut &*file, replace).unwrap_err();
+            why.to_string()
+        };
+        let text = String::from_utf8(file.clone()).unwrap();
+        let damaged = text.replacen("two", "TWO", 1);
+        assert!(refused(damaged.as_bytes(), false).contains("checksum"));
+        assert!(refused(&file[..file.len() - 150], false).contains("no whole backup"));
+        assert!(refused(b"{}", false).contains("no whole backup"));
+        store.commit(0, 8, &[&write(b"{}")]).unwrap();
+        assert!(refused(&file, false).contains("holds 1 objects at revision 8"));
+        let restored = backup::restore(&*store, &mut &*file, true).unwrap();
+        assert_eq!(restored.revision, 9);
+        drop(store);
+        let found = Objects::load(place.open()).unwrap().snapshot();
+        let all = |of: &Snapshot| -> Vec<Account> {
+            of.accounts
+                .iter()
+                .map(|account| (**account).clone())
+                .collect()
+        };
+        assert_eq!((found.revision, all(&found)), (9, all(&source.snapshot())));
+    }
+}
+
+/// As version 0.1.0 with schema 1 left it, byte for byte, but for the ids.
+#[test]
+fn a_store_of_schema_1_opens_and_one_of_a_newer_version_says_so() {
+    const OBJECTS: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("objects");
+    const META: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    let directory = Directory::new();
+    let path = directory.0.join("store.redb");
+    let objects = [
+        (
+            "account/023e105f4ecef8ad9ca31a8372d0c353",
+            r#"{"id":"023e105f4ecef8ad9ca31a8372d0c353","name":"default","created_on":"2026-11-20T10:00:00.123456Z"}"#,
+        ),
+        ("counter/vnet", r#"{"of":"vnet","last":1}"#),
+        (
+            "zone/123e105f4ecef8ad9ca31a8372d0c353",
+            r#"{"id":"123e105f4ecef8ad9ca31a8372d0c353","account_id":"023e105f4ecef8ad9ca31a8372d0c353","name":"example.com","paused":false,"created_on":"2026-11-20T10:00:00Z","modified_on":"2026-11-20T10:00:00Z"}"#,
+        ),
+    ];
+    let schema = |number: u64| {
+        let database = redb::Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut table = transaction.open_table(OBJECTS).unwrap();
+            for (key, value) in objects {
+                table.insert(key, value.as_bytes()).unwrap();
+            }
+            let mut meta = transaction.open_table(META).unwrap();
+            meta.insert("schema", number).unwrap();
+            meta.insert("revision", 41).unwrap();
+        }
+        transaction.commit().unwrap();
     };
-    assert_eq!(put("first").unwrap(), (1, 1));
-    world.is_broken.store(true, Ordering::SeqCst);
-    assert!(put("lost").is_err());
-    assert_eq!(world.objects.snapshot().accounts.len(), 1);
-    assert_eq!(*world.objects.revision().borrow(), 1);
-    world.is_broken.store(false, Ordering::SeqCst);
-    assert_eq!(put("second").unwrap(), (2, 2));
-    let found = world.reopened();
-    let mut names: Vec<&str> = found.accounts.iter().map(|a| a.name.as_str()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["first", "second"]);
+    schema(1);
+    for _ in 0..2 {
+        let objects = Objects::load(Box::new(Embedded::open(&path).unwrap())).unwrap();
+        let snapshot = objects.snapshot();
+        assert_eq!(snapshot.revision, 41);
+        assert!(snapshot.indexes.zones.contains_key("example.com"));
+        let counter = snapshot
+            .counters
+            .get(&crate::model::counter::Numbered::Vnet);
+        assert_eq!(counter.unwrap().last, 1);
+    }
+    schema(99);
+    let newer = Embedded::open(&path).unwrap_err().to_string();
+    assert!(
+        newer.contains("schema 99") && newer.contains("newer portcullis"),
+        "{newer}"
+    );
+    schema(0);
+    assert!(Embedded::open(&path).is_err());
 }
 
 proptest! {

@@ -5,6 +5,7 @@ mod bad_input;
 mod dns;
 mod networks;
 mod records;
+mod shared;
 mod spectrum;
 mod tunnels;
 
