@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures Portcullis beside its peers, prints tables, and writes testbed/run/bench/<bench>.json and .svg.
 #   bench.sh [BENCH...] [--rounds N] [--quick] [--only NAME,NAME] [--refresh]
-#   BENCH     routing, lpm, flows, crypto, http, load, wan or tun; all of them without any
+#   BENCH     routing, lpm, flows, crypto, http, load, wan, tun or store; all of them without any
 #   --rounds  rounds of each measurement, interleaved among subjects (5)
 #   --quick   one short round, results in testbed/run/bench-quick: to see that it works, not to quote
 #   --only    of routing and http: these subjects (--list names them)
@@ -11,7 +11,7 @@
 # Peers are optional: testbed/peers.sh installs them. It builds the release first: five to ten minutes once.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-BENCHES=(routing lpm flows crypto http load wan tun)
+BENCHES=(routing lpm flows crypto http load wan tun store)
 ROUNDS=5 QUICK=no ONLY='' REFRESH=no SOAK=no CHOSEN=()
 
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }

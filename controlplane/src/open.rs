@@ -96,7 +96,21 @@ impl ControlPlane {
     /// # Errors
     /// [`OpenError`], each with what to do about it.
     pub fn open_on(store: Box<dyn Store>, options: Options) -> Result<ControlPlane, OpenError> {
-        let objects = Objects::load(store)?;
+        ControlPlane::over(Objects::load(store)?, options)
+    }
+
+    /// Opens what is in a shared `store`, or what a copy of it in `options.data_dir` has while the store
+    /// is out of reach.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with what to do about it.
+    pub fn open_shared(store: Box<dyn Store>, options: Options) -> Result<ControlPlane, OpenError> {
+        let copy = open_file(&options, "copy.redb")?;
+        let objects = Objects::load_or_copy(store, Box::new(copy))?;
+        ControlPlane::over(objects, options)
+    }
+
+    fn over(objects: Arc<Objects>, options: Options) -> Result<ControlPlane, OpenError> {
         let random = SystemRandom::new();
         let no_random = |_: ring::error::Unspecified| OpenError::Random;
         let origin_token = token::secret(&random).map_err(no_random)?;
@@ -188,12 +202,16 @@ impl Authority for ControlPlane {
 /// # Errors
 /// [`OpenError`], each with what to do about it.
 pub fn open_store(options: &Options) -> Result<Embedded, OpenError> {
+    open_file(options, "portcullis.redb")
+}
+
+fn open_file(options: &Options, name: &str) -> Result<Embedded, OpenError> {
     let unusable = |source| OpenError::DataDir {
         path: options.data_dir.clone(),
         source,
     };
     std::fs::create_dir_all(&options.data_dir).map_err(unusable)?;
-    let path = options.data_dir.join("portcullis.redb");
+    let path = options.data_dir.join(name);
     keep_private(&path).map_err(unusable)?;
     Embedded::open(&path).map_err(|source| match source.is_in_use() {
         true => OpenError::InUse { path },

@@ -31,7 +31,10 @@ pub(crate) struct Args {
 
 /// Opens the control plane that a configuration describes, and says the first token once.
 pub(super) fn open(config: &config::Edge) -> anyhow::Result<ControlPlane> {
-    let plane = ControlPlane::open_on(store(config)?, options(config)?)?;
+    let plane = match etcd_config(config)? {
+        None => ControlPlane::open(options(config)?)?,
+        Some(etcd) => ControlPlane::open_shared(Box::new(Etcd::new(etcd)?), options(config)?)?,
+    };
     if let Some(token) = plane.first_token() {
         let path = config.data_dir.join("token");
         std::fs::create_dir_all(&config.data_dir)
@@ -55,8 +58,16 @@ fn options(config: &config::Edge) -> anyhow::Result<Options> {
 
 /// The store that a configuration names.
 pub(super) fn store(config: &config::Edge) -> anyhow::Result<Box<dyn Store>> {
+    Ok(match etcd_config(config)? {
+        None => Box::new(open_store(&options(config)?)?),
+        Some(etcd) => Box::new(Etcd::open(etcd)?),
+    })
+}
+
+/// Where the etcd is; `None` when there is none.
+fn etcd_config(config: &config::Edge) -> anyhow::Result<Option<etcd::Config>> {
     let Some(address) = &config.store else {
-        return Ok(Box::new(open_store(&options(config)?)?));
+        return Ok(None);
     };
     let mut etcd = etcd::parse(address).map_err(anyhow::Error::msg)?;
     let set = &config.etcd;
@@ -82,7 +93,7 @@ pub(super) fn store(config: &config::Edge) -> anyhow::Result<Box<dyn Store>> {
     if secret && !etcd.has_tls {
         bail!("[etcd] names certificates, and {address} speaks no TLS: write etcds://");
     }
-    Ok(Box::new(Etcd::open(etcd)?))
+    Ok(Some(etcd))
 }
 
 fn write_secret(path: &std::path::Path, text: &str) -> anyhow::Result<()> {

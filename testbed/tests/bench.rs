@@ -32,7 +32,9 @@ fn help_names_every_option_and_does_nothing() {
 fn the_list_names_every_benchmark_and_every_peer_there_or_absent() {
     let list = script("bench.sh", &["--list"]);
     assert!(list.status.success(), "{}", complained(&list));
-    for word in ["routing", "lpm", "flows", "crypto", "http", "load", "wan"] {
+    for word in [
+        "routing", "lpm", "flows", "crypto", "http", "load", "wan", "store",
+    ] {
         assert!(said(&list).contains(word), "{word} in {}", said(&list));
     }
     for peer in ["gotatun", "boringtun", "onetun", "wireguard-go-backports"] {

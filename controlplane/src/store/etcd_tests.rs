@@ -3,12 +3,13 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use super::etcd::{Config, Etcd, parse};
 use super::tests::{account, now};
-use super::{Objects, StoreError, WriteError};
+use super::{Each, Embedded, Objects, Store, StoreError, Write, WriteError};
 use crate::scratch::Directory;
 
 /// Longest wait for something that takes milliseconds.
@@ -239,6 +240,52 @@ fn without_etcd_reads_go_on_and_writes_say_why_not_and_both_recover() {
 }
 
 #[test]
+fn a_node_starts_from_its_copy_without_etcd_and_follows_it_when_it_is_back() {
+    let mut server = Server::start();
+    let directory = Directory::new();
+    let flushed = Arc::new(AtomicU64::new(0));
+    let copy = || {
+        let copy = Embedded::open(&directory.0.join("copy.redb")).unwrap();
+        Box::new(Told(copy, Arc::clone(&flushed)))
+    };
+    let lazy = |server: &Server| Box::new(Etcd::new(server.config()).unwrap());
+    let other = Objects::load(Box::new(server.open())).unwrap();
+    add(&other);
+    let node = Objects::load_or_copy(lazy(&server), copy()).unwrap();
+    add(&node);
+    assert_eq!(node.snapshot().accounts.len(), 2);
+    // What only the watch told is in the copy too.
+    add(&other);
+    wait("the copy of it", || flushed.load(Ordering::SeqCst) == 3);
+    drop(node);
+    wait("the copy is closed", || {
+        Embedded::open(&directory.0.join("copy.redb")).is_ok()
+    });
+    server.stop();
+    let node = Objects::load_or_copy(lazy(&server), copy()).unwrap();
+    assert_eq!(node.snapshot().revision, 3);
+    assert_eq!(node.snapshot().accounts.len(), 3);
+    let refused = node.write(now(), |transaction| {
+        transaction.put(account("lost"));
+        Ok(())
+    });
+    assert!(refused.is_err());
+    server.run();
+    wait("the node to follow", || node.snapshot().revision == 3);
+    add(&node);
+    wait("the other to see it", || {
+        other.snapshot().accounts.len() == 4
+    });
+    server.stop();
+    let empty = Directory::new();
+    let copy = Box::new(Embedded::open(&empty.0.join("copy.redb")).unwrap());
+    assert!(
+        Objects::load_or_copy(lazy(&server), copy).is_err(),
+        "there is no copy yet"
+    );
+}
+
+#[test]
 fn a_change_that_etcd_would_not_take_at_once_is_refused_before_it_is_tried() {
     let server = Server::start();
     let objects = Objects::load(Box::new(server.open())).unwrap();
@@ -321,6 +368,25 @@ fn a_user_logs_in_and_nobody_else_gets_in() {
     wait("the other to see it", || {
         other.snapshot().accounts.len() == 1
     });
+}
+
+/// A store that says which revision it has on disk.
+struct Told(Embedded, Arc<AtomicU64>);
+
+impl Store for Told {
+    fn load(&self, each: Each<'_>) -> Result<u64, StoreError> {
+        self.0.load(each)
+    }
+
+    fn commit(&self, after: u64, to: u64, writes: &[&Write]) -> Result<(), StoreError> {
+        self.0.commit(after, to, writes)?;
+        self.1.store(to, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn replace(&self, revision: u64, writes: &[Write]) -> Result<(), StoreError> {
+        self.0.replace(revision, writes)
+    }
 }
 
 /// A certificate authority for a test.

@@ -5,6 +5,7 @@
 //! that readers keep old ones and ask what changed since ([`Table::changes`]).
 
 pub mod backup;
+mod copy;
 #[cfg(test)]
 mod crash;
 mod embedded;

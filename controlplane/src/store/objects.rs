@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::backup::{self, BackupError, Summary};
+use super::copy;
 use super::snapshot::{Snapshot, Tabled};
 use super::{Followed, Store, StoreError, Write};
 use crate::model::counter::{Counter, Numbered};
@@ -82,23 +83,27 @@ impl Objects {
     /// When the store fails or holds what this version cannot read.
     pub fn load(store: Box<dyn Store>) -> Result<Arc<Objects>, StoreError> {
         let snapshot = read(&*store)?;
+        let objects = Objects::new(store, snapshot, false);
+        if objects.store.is_shared() {
+            follow(&objects)?;
+        }
+        Ok(objects)
+    }
+
+    fn new(store: Box<dyn Store>, snapshot: Snapshot, is_in_doubt: bool) -> Arc<Objects> {
         let revision = snapshot.revision;
-        let objects = Arc::new(Objects {
+        Arc::new(Objects {
             store,
             head: Mutex::new(Head {
                 snapshot: snapshot.clone(),
                 pending: Vec::new(),
                 is_committing: false,
-                is_in_doubt: false,
+                is_in_doubt,
             }),
             snapshot: ArcSwap::from_pointee(snapshot),
             revision: watch::Sender::new(revision),
             settled: Condvar::new(),
-        });
-        if objects.store.is_shared() {
-            follow(&objects)?;
-        }
-        Ok(objects)
+        })
     }
 
     /// Whether other processes write the same store.
@@ -112,6 +117,39 @@ impl Objects {
     /// When the store or `out` fails.
     pub fn backup(&self, out: &mut dyn std::io::Write) -> Result<Summary, BackupError> {
         backup::write(&*self.store, out)
+    }
+
+    /// The same, of a store that may be out of reach: then as `copy` has it, read-only until the store
+    /// is back. The copy follows the store, in a thread that ends after the last user of the objects.
+    ///
+    /// # Errors
+    /// When neither can be read, or the store holds what this version cannot read.
+    pub fn load_or_copy(
+        store: Box<dyn Store>,
+        copy: Box<dyn Store>,
+    ) -> Result<Arc<Objects>, StoreError> {
+        let (snapshot, is_in_doubt) = match read(&*store) {
+            Ok(snapshot) => (snapshot, false),
+            Err(why @ StoreError::Failed(_)) => {
+                let snapshot = read(&*copy)?;
+                if snapshot.revision == 0 {
+                    return Err(why);
+                }
+                let revision = snapshot.revision;
+                let why = &why as &dyn std::error::Error;
+                tracing::warn!(
+                    error = why,
+                    revision,
+                    "the store is out of reach: a copy is used"
+                );
+                (snapshot, true)
+            }
+            Err(why) => return Err(why),
+        };
+        let objects = Objects::new(store, snapshot, is_in_doubt);
+        follow(&objects)?;
+        copy::keep(&objects, copy)?;
+        Ok(objects)
     }
 
     /// Everything that exists, at the newest durable revision.
@@ -306,7 +344,7 @@ impl Objects {
     }
 }
 
-fn read(store: &dyn Store) -> Result<Snapshot, StoreError> {
+pub(super) fn read(store: &dyn Store) -> Result<Snapshot, StoreError> {
     let mut snapshot = Snapshot::default();
     snapshot.revision = store.load_to_follow(&mut |key, value| snapshot.load(key, value))?;
     Ok(snapshot)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::indexes::{self, Indexes, Step};
-use super::table::Table;
+use super::table::{Change, Table};
 use super::{StoreError, Write};
 use crate::model::account::Account;
 use crate::model::counter::Counter;
@@ -15,6 +15,15 @@ use crate::model::tunnel::{Identity, Tunnel};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
 use crate::model::{HexId, Resource};
+
+fn written<R: Resource>(change: Change<'_, R>) -> Option<Write> {
+    let object = change.new.or(change.old)?;
+    let json = |object| serde_json::to_vec(object).expect("objects have string keys only");
+    Some(Write {
+        key: format!("{}/{}", R::KIND, object.id()),
+        value: change.new.map(|object| json(&**object)),
+    })
+}
 
 /// A resource that has a table in the snapshot.
 pub trait Tabled: Resource {
@@ -54,6 +63,13 @@ macro_rules! tables {
                     Some(_) | None => return Err(unreadable(None)),
                 }
                 Ok(())
+            }
+
+            /// The writes that lead from `older` to this. Costs what changed.
+            pub fn writes_since(&self, older: &Snapshot) -> Vec<Write> {
+                let mut writes = Vec::new();
+                $(writes.extend(older.$name.changes(&self.$name).filter_map(written));)*
+                writes
             }
 
             /// Takes in one change of one stored object.

@@ -101,6 +101,16 @@ impl Etcd {
     /// # Errors
     /// With a sentence that says who was asked and what is wrong.
     pub fn open(config: Config) -> Result<Etcd, StoreError> {
+        let etcd = Etcd::new(config)?;
+        etcd.run(|inner| async move { inner.revision().await })?;
+        Ok(etcd)
+    }
+
+    /// The same, without asking it anything yet.
+    ///
+    /// # Errors
+    /// When a file of the configuration cannot be used.
+    pub fn new(config: Config) -> Result<Etcd, StoreError> {
         let prefix = config.prefix.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -114,13 +124,11 @@ impl Etcd {
             prefix,
             writer: Uuid::new_v4(),
         });
-        let etcd = Etcd {
+        Ok(Etcd {
             feed: Mutex::new(watch::Feed::new(Arc::clone(&inner))),
             inner,
             runtime: Some(runtime),
-        };
-        etcd.run(|inner| async move { inner.revision().await })?;
-        Ok(etcd)
+        })
     }
 
     /// Runs a call on the runtime and waits for it; also from a thread of another runtime.
