@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use dataplane::id::Workers;
 use dataplane::io::TunBackend;
 use dataplane::program::health;
+use dataplane::tunnel::gre;
 use dataplane::tunnel::ipsec::cipher::Transform;
 use dataplane::tunnel::ipsec::ike::{EspOffer, Identity, IkeOffer, Psk, Times, everything};
 use dataplane::tunnel::ipsec::{self, Encapsulation, IkeKeying, Keying};
@@ -110,6 +111,8 @@ pub(crate) struct Router {
     pub(crate) listen: Vec<SocketAddr>,
     /// Addresses at which IPsec peers reach this node: UDP ports 500 and 4500, and IP protocol 50.
     pub(crate) ipsec: Vec<IpAddr>,
+    /// Addresses at which GRE tunnels end; none without. Needs CAP_NET_RAW.
+    pub(crate) gre: Vec<IpAddr>,
     /// `host:port` printed into peers' ready-made configurations.
     pub(crate) endpoint: Option<String>,
 }
@@ -127,6 +130,7 @@ impl Default for Router {
             userspace_buffer: None,
             listen,
             ipsec: Vec::new(),
+            gre: Vec::new(),
             endpoint: None,
         }
     }
@@ -217,6 +221,8 @@ pub(crate) struct Site {
     pub(crate) wireguard: Option<SiteWireGuard>,
     /// the tunnel to the edge.
     pub(crate) ipsec: Option<SiteIpsec>,
+    /// Or this.
+    pub(crate) gre: Option<SiteGre>,
     /// Networks behind TUN devices that this router makes: of containers, virtual machines,
     /// namespaces.
     #[serde(default)]
@@ -241,7 +247,8 @@ pub(crate) struct SiteRouter {
     pub(crate) tun: String,
     #[serde(default)]
     pub(crate) tun_backend: Backend,
-    /// Largest inner packet; default 1420 with WireGuard, 1400 with IPsec.
+    /// Largest inner packet; default 1420 with WireGuard, 1400 with IPsec, 1476 with GRE (1464 with key,
+    /// checksum or sequence number).
     pub(crate) mtu: Option<u16>,
     /// UDP addresses to send from; default any port on every address.
     #[serde(default)]
@@ -375,6 +382,79 @@ impl SiteIpsec {
             (None, None) | (Some(_), Some(_)) => {
                 anyhow::bail!("[ipsec] needs either psk or psk_file")
             }
+        }
+    }
+}
+
+/// `[gre]` of a site.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SiteGre {
+    /// This side's address, on which GRE is taken.
+    pub(crate) local: IpAddr,
+    /// The edge's.
+    pub(crate) remote: IpAddr,
+    /// The key of both directions; default none. Or:
+    pub(crate) key: Option<u32>,
+    /// that of what is sent,
+    pub(crate) key_tx: Option<u32>,
+    /// and that of what comes.
+    pub(crate) key_rx: Option<u32>,
+    /// Packets are sent with a checksum, and must have one.
+    #[serde(default)]
+    pub(crate) checksum: bool,
+    /// Packets are numbered, and late ones are dropped.
+    #[serde(default)]
+    pub(crate) sequence: bool,
+    /// Seconds between keepalives; default none are sent. The edge's are answered in any case.
+    pub(crate) keepalive_secs: Option<u16>,
+    /// Keepalives without an answer after which the tunnel counts as down.
+    #[serde(default = "retries")]
+    pub(crate) keepalive_retries: u8,
+    /// TTL of the outer header.
+    #[serde(default = "ttl")]
+    pub(crate) ttl: u8,
+    /// What is reached through the edge; default the whole source range.
+    pub(crate) routes: Option<Vec<ipnet::IpNet>>,
+}
+
+fn retries() -> u8 {
+    3
+}
+
+fn ttl() -> u8 {
+    gre::TTL_DEFAULT
+}
+
+impl SiteGre {
+    /// The tunnel as the router has it.
+    pub(crate) fn tunnel(&self) -> anyhow::Result<gre::Config> {
+        if self.key.is_some() && (self.key_tx.is_some() || self.key_rx.is_some()) {
+            anyhow::bail!("[gre] has either key, or key_tx and key_rx");
+        }
+        Ok(gre::Config {
+            local: self.local,
+            remote: self.remote,
+            key_tx: self.key.or(self.key_tx),
+            key_rx: self.key.or(self.key_rx),
+            is_checksummed: self.checksum,
+            is_sequenced: self.sequence,
+            keepalive: self.keepalive_secs.map(|interval_secs| gre::Keepalive {
+                interval_secs,
+                retries: self.keepalive_retries,
+            }),
+            ttl: self.ttl,
+        })
+    }
+
+    /// Its largest inner packet over an underlay of 1500 bytes: 24 bytes of headers (RFC 2784), and up to 12 for what
+    /// is optional.
+    pub(crate) fn mtu(&self) -> u16 {
+        let has_key = self.key.or(self.key_tx).is_some();
+        if has_key || self.checksum || self.sequence {
+            1464
+        } else {
+            1476
         }
     }
 }

@@ -118,7 +118,7 @@ fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
         workers: config.router.workers,
         listen: config.router.listen.clone(),
         ipsec: config.router.ipsec.clone(),
-        gre: Vec::new(),
+        gre: config.router.gre.clone(),
         overlay: overlay(&config.router, slice),
         endpoint_cache: Some(config.data_dir.join("endpoints.json")),
     })

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let way = way(&config)?;
     let spec = spec(&config, &way)?;
     let listen = match way {
-        Way::Ipsec(_) => Vec::new(),
+        Way::Ipsec(_) | Way::Gre(_) => Vec::new(),
         Way::WireGuard(_) if config.router.listen.is_empty() => {
             vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))]
         }
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         workers: None,
         listen,
         ipsec: way.ipsec(),
-        gre: Vec::new(),
+        gre: way.gre(),
         overlay: Overlay::Site {
             routes: [way.routes(), direct_prefixes(&config)].concat(),
             address: config.router.address,
@@ -69,19 +69,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     served
 }
 
-/// The tunnel to the edge, of either kind.
+/// The tunnel to the edge, of whatever kind.
 enum Way<'a> {
     WireGuard(&'a config::SiteWireGuard),
     Ipsec(&'a config::SiteIpsec),
+    Gre(&'a config::SiteGre),
 }
 
 fn way(config: &config::Site) -> anyhow::Result<Way<'_>> {
-    match (&config.wireguard, &config.ipsec) {
-        (Some(wireguard), None) => Ok(Way::WireGuard(wireguard)),
-        (None, Some(ipsec)) => Ok(Way::Ipsec(ipsec)),
-        (None, None) | (Some(_), Some(_)) => {
-            anyhow::bail!("a site has one tunnel to the edge: give either [wireguard] or [ipsec]")
-        }
+    match (&config.wireguard, &config.ipsec, &config.gre) {
+        (Some(wireguard), None, None) => Ok(Way::WireGuard(wireguard)),
+        (None, Some(ipsec), None) => Ok(Way::Ipsec(ipsec)),
+        (None, None, Some(gre)) => Ok(Way::Gre(gre)),
+        _ => anyhow::bail!("a site has one tunnel to the edge: give [wireguard], [ipsec] or [gre]"),
     }
 }
 
@@ -91,6 +91,7 @@ impl Way<'_> {
         let routes = match self {
             Self::WireGuard(wireguard) => &wireguard.routes,
             Self::Ipsec(ipsec) => &ipsec.routes,
+            Self::Gre(gre) => &gre.routes,
         };
         let all = || vec![source::RANGE_V4.into(), source::RANGE_V6.into()];
         routes.clone().unwrap_or_else(all)
@@ -102,6 +103,7 @@ impl Way<'_> {
         let default = match self {
             Self::WireGuard(_) => 1420,
             Self::Ipsec(_) => 1400,
+            Self::Gre(gre) => gre.mtu(),
         };
         router.mtu.unwrap_or(default)
     }
@@ -109,8 +111,16 @@ impl Way<'_> {
     /// Where IPsec is spoken.
     fn ipsec(&self) -> Vec<IpAddr> {
         match self {
-            Self::WireGuard(_) => Vec::new(),
+            Self::WireGuard(_) | Self::Gre(_) => Vec::new(),
             Self::Ipsec(ipsec) => vec![ipsec.local],
+        }
+    }
+
+    /// Where GRE is spoken.
+    fn gre(&self) -> Vec<IpAddr> {
+        match self {
+            Self::WireGuard(_) | Self::Ipsec(_) => Vec::new(),
+            Self::Gre(gre) => vec![gre.local],
         }
     }
 
@@ -119,12 +129,14 @@ impl Way<'_> {
         match self {
             Self::WireGuard(wireguard) => wireguard.endpoint.to_string(),
             Self::Ipsec(ipsec) => ipsec.remote.to_string(),
+            Self::Gre(gre) => gre.remote.to_string(),
         }
     }
 
     fn kind(&self) -> anyhow::Result<tunnel::Config> {
         Ok(match self {
             Self::Ipsec(ipsec) => tunnel::Config::IpSec(ipsec.tunnel()?),
+            Self::Gre(gre) => tunnel::Config::Gre(gre.tunnel()?),
             Self::WireGuard(wireguard) => tunnel::Config::WireGuard(tunnel::wireguard::Config {
                 private_key: wireguard.private_key()?,
                 peer: wireguard.peer_public_key,

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use crate::fib::{Guard, Nexthop};
 use crate::id::{TunnelId, VnetId, WorkerId};
-use crate::packet::{Exit, Offload, Parcel, Segments, Way};
+use crate::packet::{Carrier, Exit, Offload, Parcel, Segments, Way, may_cut};
 use crate::program::VnetTables;
 use crate::source;
 use crate::tunnel::Decap;
-use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
+use crate::wire::{ecn, flow, mss};
 
 use super::router::{Arrival, Place, Sender};
 use super::{DropReason, Node, NodeConfig, Role, icmp};
@@ -50,13 +50,22 @@ impl Node {
                 let Place::At(owner) = place.ok_or(DropReason::Gone)? else {
                     return Err(DropReason::HandoverLoops);
                 };
-                let parcel = Parcel::Initiation(way.remote, tunnel);
+                let parcel = match way.carrier {
+                    Carrier::WireGuard => Parcel::Initiation(way.remote, tunnel),
+                    Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => {
+                        Parcel::Underlay(way)
+                    }
+                };
                 return self.hand_over(owner, arrival, parcel, datagram);
             }
         };
         self.counters.decap_packets += 1;
         self.counters.decap_bytes += icmp::widen(len);
-        let routed = self.route_inner(tunnel, (scratch, len), now, guard);
+        let routed = if ecn::apply(&mut scratch[..len], way.class) {
+            self.route_inner(tunnel, (scratch, len), now, guard)
+        } else {
+            Err(DropReason::Congestion)
+        };
         if routed.is_err()
             && let Some(link) = self.links.get_mut(&tunnel)
         {
@@ -101,7 +110,7 @@ impl Node {
         guard: &Guard,
     ) -> Result<(), DropReason> {
         let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
-        let (vnet, has_ends) = (link.vnet, link.has_ends());
+        let (vnet, mtu, has_ends) = (link.vnet, link.mtu, link.has_ends());
         let inner = Inner::parse(&scratch[..len])?;
         if has_ends
             && let Some(done) =
@@ -117,6 +126,7 @@ impl Node {
         check_source(tables, tunnel, inner.src, guard)?;
         let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         link.rx.add(len);
+        mss::clamp(&mut scratch[..len], mtu, false);
         match self.verdict(tables, vnet, &inner, guard)? {
             Verdict::Deliver => self.deliver(&scratch[..len], &inner),
             Verdict::Forward(to) if to == tunnel => Err(DropReason::RouteLoops),
@@ -138,7 +148,7 @@ impl Node {
         now: Instant,
     ) -> Result<(), DropReason> {
         let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
-        let (vnet, has_ends) = (link.vnet, link.has_ends());
+        let (vnet, mtu, has_ends) = (link.vnet, link.mtu, link.has_ends());
         let inner = Inner::parse(packet)?;
         let guard = crate::fib::pin();
         if has_ends
@@ -156,6 +166,7 @@ impl Node {
         check_source(tables, tunnel, inner.src, &guard)?;
         let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         link.rx.add_all(packets, packet.len());
+        mss::clamp(packet, mtu, offload.checksum.is_some());
         match self.verdict(tables, vnet, &inner, &guard)? {
             Verdict::Deliver => {
                 if !self.deliver_whole(Exit::Overlay, packet, offload) {
@@ -239,7 +250,7 @@ impl Node {
         now: Instant,
     ) -> Result<(), DropReason> {
         let (mtu, _) = self.link(to, vnet)?;
-        if len > usize::from(mtu) {
+        if len > usize::from(mtu) && !may_cut(&scratch[..len]) {
             let kind = ErrorKind::PacketTooBig { mtu };
             self.report_to_tunnel(kind, from, &scratch[..len], now);
             return Err(DropReason::TooBig);
@@ -248,7 +259,8 @@ impl Node {
             self.report_to_tunnel(ErrorKind::TimeExceeded, from, &scratch[..len], now);
             return Err(DropReason::TtlExceeded);
         }
-        self.encap(to, vnet, (scratch, len), now)?;
+        mss::clamp(&mut scratch[..len], mtu, false);
+        self.encap_pieces((to, vnet), (scratch, len), mtu, now)?;
         self.counters.forwarded_packets += 1;
         Ok(())
     }

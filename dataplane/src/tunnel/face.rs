@@ -6,13 +6,14 @@ use std::time::Instant;
 use crate::id::{TunnelId, WorkerId};
 use crate::packet::{Carrier, Exit, Outbox, Way};
 
-use super::{Config, Decap, Event, Refusal, Status, ipsec, wireguard};
+use super::{Config, Decap, Event, Refusal, Status, gre, ipsec, wireguard};
 
 /// Every tunnel of one worker.
 #[derive(Debug)]
 pub struct Tunnels {
     wireguard: wireguard::Device,
     ipsec: ipsec::Device,
+    gre: gre::Device,
 }
 
 /// Why a tunnel cannot be made as configured.
@@ -24,6 +25,9 @@ pub enum PutError {
     /// An IPsec tunnel.
     #[error(transparent)]
     IpSec(#[from] ipsec::PutError),
+    /// A GRE tunnel.
+    #[error(transparent)]
+    Gre(#[from] gre::PutError),
 }
 
 /// A tunnel as its device knows it: found once when it is put, good until it is deleted.
@@ -35,6 +39,8 @@ pub enum Handle {
     Direct(TunnelId),
     /// A tunnel of the IPsec device.
     IpSec(ipsec::Slot),
+    /// A tunnel of the GRE device.
+    Gre(gre::Slot),
 }
 
 impl Tunnels {
@@ -44,6 +50,7 @@ impl Tunnels {
         Self {
             wireguard: wireguard::Device::new(worker, now),
             ipsec: ipsec::Device::new(worker, Box::new(system_random), now),
+            gre: gre::Device::default(),
         }
     }
 
@@ -65,6 +72,7 @@ impl Tunnels {
             }
             Config::Direct(_) => Handle::Direct(tunnel),
             Config::IpSec(config) => Handle::IpSec(self.ipsec.put(tunnel, config, now, out)?),
+            Config::Gre(config) => Handle::Gre(self.gre.put(tunnel, config, now)?),
         })
     }
 
@@ -82,6 +90,7 @@ impl Tunnels {
             Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config)?,
             Config::Direct(_) => {}
             Config::IpSec(config) => self.ipsec.put_elsewhere(tunnel, config, owner)?,
+            Config::Gre(config) => self.gre.put_elsewhere(tunnel, config)?,
         }
         Ok(())
     }
@@ -90,6 +99,7 @@ impl Tunnels {
     pub fn delete_elsewhere(&mut self, tunnel: TunnelId) {
         self.wireguard.delete_elsewhere(tunnel);
         self.ipsec.delete_elsewhere(tunnel);
+        self.gre.delete_elsewhere(tunnel);
     }
 
     /// Deletes a tunnel with its sessions and whatever waits in it.
@@ -98,6 +108,7 @@ impl Tunnels {
             Handle::WireGuard(slot) => self.wireguard.delete(slot),
             Handle::Direct(_) => {}
             Handle::IpSec(slot) => self.ipsec.delete(slot, now, out),
+            Handle::Gre(slot) => self.gre.delete(slot),
         }
     }
 
@@ -111,7 +122,7 @@ impl Tunnels {
     ) {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.hint_endpoint(slot, endpoint, now, out),
-            Handle::Direct(_) | Handle::IpSec(_) => {}
+            Handle::Direct(_) | Handle::IpSec(_) | Handle::Gre(_) => {}
         }
     }
 
@@ -135,6 +146,7 @@ impl Tunnels {
                 is_queued.then_some(()).ok_or(Refusal::OutboxFull)
             }
             Handle::IpSec(slot) => self.ipsec.encap(slot, &buffer[..len], now, out),
+            Handle::Gre(slot) => self.gre.encap(slot, &buffer[..len], out),
         }
     }
 
@@ -166,7 +178,11 @@ impl Tunnels {
             Carrier::Ike | Carrier::NatT | Carrier::Esp => {
                 self.ipsec.decap(way, datagram, buffer, now, out)
             }
-            Carrier::Gre => Err(Refusal::UnknownPeer),
+            Carrier::Gre => {
+                let local = way.local.ok_or(Refusal::NameUnknown)?;
+                let addresses = (local, way.remote.ip());
+                self.gre.decap(addresses, datagram, buffer, now, out)
+            }
         }
     }
 
@@ -184,14 +200,18 @@ impl Tunnels {
     ) -> Result<Decap, Refusal> {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.initiation(slot, from, datagram, buffer, out),
-            Handle::Direct(_) | Handle::IpSec(_) => Err(Refusal::UnknownPeer),
+            Handle::Direct(_) | Handle::IpSec(_) | Handle::Gre(_) => Err(Refusal::UnknownPeer),
         }
     }
 
     /// When [`Tunnels::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let all = [self.wireguard.poll_timeout(), self.ipsec.poll_timeout()];
+        let all = [
+            self.wireguard.poll_timeout(),
+            self.ipsec.poll_timeout(),
+            self.gre.poll_timeout(),
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -205,6 +225,7 @@ impl Tunnels {
     ) {
         self.wireguard.handle_timeout(now, out, given_up);
         self.ipsec.handle_timeout(now, out);
+        self.gre.handle_timeout(now, out);
     }
 
     /// The next event; at most one of a kind waits per tunnel.
@@ -222,6 +243,7 @@ impl Tunnels {
                 ..Status::default()
             },
             Handle::IpSec(slot) => self.ipsec.status(slot, now).0,
+            Handle::Gre(slot) => self.gre.status(slot),
         }
     }
 
@@ -230,7 +252,7 @@ impl Tunnels {
     pub fn ipsec_status(&self, handle: Handle, now: Instant) -> Option<ipsec::Status> {
         match handle {
             Handle::IpSec(slot) => Some(self.ipsec.status(slot, now).1),
-            Handle::WireGuard(_) | Handle::Direct(_) => None,
+            Handle::WireGuard(_) | Handle::Direct(_) | Handle::Gre(_) => None,
         }
     }
 }

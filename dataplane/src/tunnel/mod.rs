@@ -9,6 +9,7 @@
 pub mod bucket;
 pub mod direct;
 mod face;
+pub mod gre;
 pub mod ipsec;
 pub mod wireguard;
 
@@ -32,6 +33,8 @@ pub enum Config {
     /// IPsec: ESP in tunnel mode, with IKEv2 or static keys.
     #[serde(rename = "ipsec")]
     IpSec(ipsec::Config),
+    /// A GRE tunnel.
+    Gre(gre::Config),
 }
 
 impl Config {
@@ -42,6 +45,7 @@ impl Config {
             Self::WireGuard(_) => "wireguard",
             Self::Direct(_) => "direct",
             Self::IpSec(_) => "ipsec",
+            Self::Gre(_) => "gre",
         }
     }
 
@@ -49,7 +53,7 @@ impl Config {
     #[must_use]
     pub fn owner(&self, tunnel: TunnelId, workers: Workers) -> WorkerId {
         match self {
-            Self::WireGuard(_) | Self::Direct(_) => workers.owner(tunnel),
+            Self::WireGuard(_) | Self::Direct(_) | Self::Gre(_) => workers.owner(tunnel),
             Self::IpSec(config) => config.owner(workers),
         }
     }
@@ -98,6 +102,10 @@ pub enum Refusal {
     QueueFull,
     /// The outbox is full.
     OutboxFull,
+    /// A GRE packet between addresses, or with a key, that name no tunnel.
+    NameUnknown,
+    /// A GRE packet whose checksum is wrong, or missing where it must be.
+    Checksum,
 }
 
 /// What came out of a datagram that was accepted.
@@ -113,8 +121,8 @@ pub enum Decap {
         /// Its length in bytes.
         len: usize,
     },
-    /// A handshake initiation that passed the gate, of the peer of another worker's tunnel: that
-    /// worker is to be given the datagram.
+    /// For another worker's tunnel: that worker is to be given the datagram. A handshake initiation
+    /// has passed the gate.
     Elsewhere {
         /// The tunnel.
         tunnel: TunnelId,

@@ -6,8 +6,11 @@
 
 pub mod checksum;
 pub mod echo;
+pub mod ecn;
 pub mod esp;
 pub mod flow;
+pub mod gre;
 pub mod icmp;
 pub mod ikev2;
 pub mod ip;
+pub mod mss;

@@ -257,6 +257,8 @@ impl Target {
             remote: SocketAddr::new(address(0), 500),
             carrier,
             local: Some(address(1)),
+            class: 0,
+            ttl: 0,
         };
         let _names_somebody = self.device.addressee(way, bytes);
         let mut buffer = vec![0; DATAGRAM_LEN_MAX];

@@ -192,11 +192,7 @@ fn a_packet_that_no_sa_knows_is_counted_by_the_worker_that_it_names() {
     let [mut edge, _] = ends(Some(SITE), 3);
     let workers = Workers::new(3).unwrap();
     for worker in workers.iter() {
-        let way = Way {
-            remote: SocketAddr::new(ip(SITE), 4500),
-            carrier: Carrier::NatT,
-            local: Some(ip(EDGE)),
-        };
+        let way = Way::udp(Carrier::NatT, ip(EDGE), SocketAddr::new(ip(SITE), 4500));
         let mut packet = [&[worker.0, 1, 1, 1][..], &[7; 60]].concat();
         let now = edge.now;
         edge.crew[0].handle_underlay(way, &mut packet, now);

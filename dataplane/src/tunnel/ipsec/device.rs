@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::id::{TunnelId, TunnelMap, WorkerId};
 use crate::packet::{Carrier, Outbox, Way};
 use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Refusal};
+use crate::wire::ecn;
 use crate::wire::esp::{Datagram, Spi};
 
 use super::Discard;
@@ -159,11 +160,11 @@ impl Device {
         let is_installed = sad.install(tunnel, inbound);
         assert!(is_installed, "an SPI that was claimed is free for its SA");
         let way = match config.encapsulation {
-            Encapsulation::Udp => Way {
-                remote: SocketAddr::new(remote, PORT_SHARED),
-                carrier: Carrier::NatT,
-                local: Some(config.local),
-            },
+            Encapsulation::Udp => Way::udp(
+                Carrier::NatT,
+                config.local,
+                SocketAddr::new(remote, PORT_SHARED),
+            ),
             Encapsulation::Auto | Encapsulation::Raw => {
                 Way::raw(Carrier::Esp, config.local, remote)
             }
@@ -260,7 +261,12 @@ impl Device {
             .ok_or(Refusal::OutsideSelectors)?;
         let outbound = child.outbound.as_mut().ok_or(Refusal::NoSa)?;
         let room = outbound.sealed_len(inner.len());
-        let room = out.reserve(child.way, room).ok_or(Refusal::OutboxFull)?;
+        // DSCP and ECN go outside (RFC 4301 section 5.1.2, RFC 6040 section 4.1).
+        let way = Way {
+            class: ecn::class(inner),
+            ..child.way
+        };
+        let room = out.reserve(way, room).ok_or(Refusal::OutboxFull)?;
         let len = outbound.seal(inner, now, room).map_err(refusal)?;
         out.commit(len);
         if !child.is_due && outbound.phase(now) != Phase::Fresh {
@@ -530,11 +536,7 @@ fn way(path: Path) -> Way {
     } else {
         Carrier::NatT
     };
-    Way {
-        remote: path.remote,
-        carrier,
-        local: Some(path.local.ip()),
-    }
+    Way::udp(carrier, path.local.ip(), path.remote)
 }
 
 /// Static keys are changed by nobody but their operators.

@@ -34,11 +34,7 @@ impl Tunnel {
         };
         let Path { local, remote } = up.path;
         let way = if up.is_in_udp {
-            Way {
-                remote,
-                carrier: Carrier::NatT,
-                local: Some(local.ip()),
-            }
+            Way::udp(Carrier::NatT, local.ip(), remote)
         } else {
             Way::raw(Carrier::Esp, local.ip(), remote.ip())
         };

@@ -94,11 +94,7 @@ impl World {
                         Carrier::Esp | Carrier::WireGuard | Carrier::Gre => 0,
                     };
                     assert_eq!(way.remote.port(), port);
-                    let way = Way {
-                        remote: SocketAddr::new(from_at, port),
-                        carrier: way.carrier,
-                        local: Some(to.at),
-                    };
+                    let way = Way::udp(way.carrier, to.at, SocketAddr::new(from_at, port));
                     take(to, way, &mut datagram, self.now);
                 }
             }
@@ -376,11 +372,11 @@ fn static_keys_carry_packets_with_every_transform_and_number_width() {
 fn what_is_no_packet_of_a_tunnel_is_refused_and_keepalives_are_not() {
     let with = |at| keyed(at, Transform::Aes128Gcm16, false, Encapsulation::Udp);
     let mut world = World::new([with(0), with(1)]);
-    let way = Way {
-        remote: SocketAddr::new(address(1, false), 4500),
-        carrier: Carrier::NatT,
-        local: Some(address(0, false)),
-    };
+    let way = Way::udp(
+        Carrier::NatT,
+        address(0, false),
+        SocketAddr::new(address(1, false), 4500),
+    );
     let now = world.now;
     let side = &mut world.sides[0];
     for (mut datagram, wanted) in [
@@ -412,11 +408,11 @@ fn a_packet_that_comes_again_is_refused_unless_replays_are_allowed() {
         let mut world = World::new([with(0), with(1)]);
         world.send(0, &ipv4(9)).unwrap();
         let (_, datagram) = sent(&mut world.sides[0]).pop().unwrap();
-        let way = Way {
-            remote: SocketAddr::new(address(0, false), 4500),
-            carrier: Carrier::NatT,
-            local: Some(address(1, false)),
-        };
+        let way = Way::udp(
+            Carrier::NatT,
+            address(1, false),
+            SocketAddr::new(address(0, false), 4500),
+        );
         for _ in 0..2 {
             take(&mut world.sides[1], way, &mut datagram.clone(), world.now);
         }
@@ -430,10 +426,12 @@ fn a_datagram_is_the_owners_by_its_spi_or_by_where_a_first_request_comes_from() 
     let (mut world, now) = (pair(|_, _| {}), start());
     let mut fresh = side(&config(0, false, ike(0)), &mut 6, now);
     let (_, first) = sent(&mut fresh).pop().unwrap();
-    let way = |host: u8| Way {
-        remote: SocketAddr::from(([192, 0, 2, host], 500)),
-        carrier: Carrier::Ike,
-        local: Some(address(1, false)),
+    let way = |host: u8| {
+        Way::udp(
+            Carrier::Ike,
+            address(1, false),
+            SocketAddr::from(([192, 0, 2, host], 500)),
+        )
     };
     let mut other = Device::new(WorkerId(9), Box::new(|bytes: &mut [u8]| bytes.fill(1)), now);
     let theirs = config(1, false, ike(1));
