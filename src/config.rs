@@ -98,6 +98,9 @@ pub(crate) struct Router {
     pub(crate) tun_backend: Backend,
     /// MTU of the TUN device.
     pub(crate) mtu: u16,
+    /// Devices that interconnects may have: one is made with its interconnect, and its other side is
+    /// moved to where the network is.
+    pub(crate) direct: Vec<String>,
     /// Packet workers, 1 to 64; default one for each core.
     pub(crate) workers: Option<Workers>,
     /// Connections to private origins are made in this process: no TUN, no privileges.
@@ -124,6 +127,7 @@ impl Default for Router {
             tun: tun_name(),
             tun_backend: Backend::Auto,
             mtu: mtu(),
+            direct: Vec::new(),
             workers: None,
             userspace: false,
             userspace_flows: None,

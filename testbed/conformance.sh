@@ -19,7 +19,7 @@ main() {
   install_clients
   trap end_control EXIT
   start_control
-  export API_URL ACCOUNT_ID API_TOKEN FILTER EDGE_ADDRESS PORTCULLIS_BIN=$BIN
+  export API_URL ACCOUNT_ID API_TOKEN FILTER EDGE_ADDRESS UNDERLAY_ADDRESS PORTCULLIS_BIN=$BIN SECRETS=$PLACE/secrets
   # A check ends in milliseconds; the bound is for a server that does not answer.
   timeout 300 "$PLACE/python/bin/python" "$CHECKS/run.py"
   timeout 300 node "$CHECKS/run.mjs" "$PLACE/node"
@@ -52,10 +52,14 @@ start_control() {
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   API_URL=http://127.0.0.1:$port
   EDGE_ADDRESS=203.0.113.1
-  rm -rf "$PLACE/data"
+  UNDERLAY_ADDRESS=198.51.100.1
+  rm -rf "$PLACE/data" "$PLACE/secrets"
   cat >"$PLACE/edge.toml" <<TOML
 data_dir = "$PLACE/data"
 api_listen = "127.0.0.1:$port"
+[router]
+ipsec = ["$UNDERLAY_ADDRESS"]
+direct = ["cni0"]
 [proxy]
 edge_addresses = ["$EDGE_ADDRESS"]
 TOML

@@ -18,6 +18,12 @@ pub struct Options {
     pub name_servers: Vec<String>,
     /// Where the edge itself serves DNS.
     pub dns_listen: Vec<SocketAddr>,
+    /// The edge's addresses for GRE; empty: it takes none.
+    pub gre_addresses: Vec<IpAddr>,
+    /// The edge's addresses for IPsec; empty: it takes none.
+    pub ipsec_addresses: Vec<IpAddr>,
+    /// Interfaces that become direct links.
+    pub devices: Vec<String>,
     /// `host:port` that goes into the peers' WireGuard configurations; `None` leaves a placeholder.
     pub wireguard_endpoint: Option<String>,
 }

@@ -16,6 +16,10 @@ use crate::{client, table};
   portcullis ctl tunnel create name=office generate_peer_key=true
   portcullis ctl tunnel config office          the peer's ready-made WireGuard configuration
   portcullis ctl route create network=10.0.0.0/24 tunnel_id=<id>
+  portcullis ctl gre create name=lab cloudflare_gre_endpoint=198.51.100.1 \
+      customer_gre_endpoint=203.0.113.7 interface_address=10.255.0.0/31
+  portcullis ctl ipsec psk office             a new key, shown once
+  portcullis ctl static-route create prefix=10.1.0.0/16 nexthop=10.255.0.1 priority=100
   portcullis ctl record create --zone example.com type=A name=app.example.com content=10.0.0.50 proxied=true
   portcullis ctl record create --zone example.com type=MX name=@ content=mail.example.com priority=10
   portcullis ctl record create --zone example.com type=CAA name=@ data='{\"flags\":0,\"tag\":\"issue\",\"value\":\"ca.example\"}'
@@ -63,6 +67,14 @@ enum Noun {
     Route,
     /// WireGuard tunnels.
     Tunnel,
+    /// GRE tunnels.
+    Gre,
+    /// IPsec tunnels.
+    Ipsec,
+    /// Direct links: interfaces of the edge.
+    Interconnect,
+    /// Static routes: prefixes behind the customer's side of a tunnel, with priority and weight.
+    StaticRoute,
     /// TCP and UDP apps of a zone (--zone).
     App,
 }
@@ -85,6 +97,8 @@ enum Verb {
     Export,
     /// Adds the records of a BIND file to a zone.
     Import,
+    /// A new pre-shared key of an IPsec tunnel, shown once.
+    Psk,
 }
 
 impl Noun {
@@ -110,6 +124,38 @@ impl Noun {
                 "comment",
             ],
             Noun::Tunnel => &["id", "name", "status", "endpoint", "virtual_network_id"],
+            Noun::Gre => &[
+                "id",
+                "name",
+                "status",
+                "customer_gre_endpoint",
+                "interface_address",
+                "virtual_network_id",
+            ],
+            Noun::Ipsec => &[
+                "id",
+                "name",
+                "status",
+                "customer_endpoint",
+                "interface_address",
+                "virtual_network_id",
+            ],
+            Noun::Interconnect => &[
+                "id",
+                "name",
+                "status",
+                "device",
+                "interface_address",
+                "virtual_network_id",
+            ],
+            Noun::StaticRoute => &[
+                "id",
+                "prefix",
+                "nexthop",
+                "priority",
+                "weight",
+                "tunnel_name",
+            ],
             Noun::App => &[
                 "id",
                 "protocol",
@@ -120,11 +166,32 @@ impl Noun {
         }
     }
 
+    /// The key of the list in the answer; `None` where the answer is the list, in pages.
+    fn list_key(self) -> Option<&'static str> {
+        match self {
+            Noun::Gre => Some("gre_tunnels"),
+            Noun::Ipsec => Some("ipsec_tunnels"),
+            Noun::Interconnect => Some("interconnects"),
+            Noun::StaticRoute => Some("routes"),
+            Noun::Zone | Noun::Record | Noun::Vnet | Noun::Route | Noun::Tunnel | Noun::App => None,
+        }
+    }
+
+    /// How one of them is changed: in part, or by what is named over what was.
+    fn update_method(self) -> Method {
+        match self.list_key() {
+            Some(_) => Method::PUT,
+            None => Method::PATCH,
+        }
+    }
+
     /// What a person calls one of them by, beside its id.
     fn name_field(self) -> &'static str {
         match self {
             Noun::Zone | Noun::Record | Noun::Vnet | Noun::Tunnel => "name",
+            Noun::Gre | Noun::Ipsec | Noun::Interconnect => "name",
             Noun::Route => "network",
+            Noun::StaticRoute => "prefix",
             Noun::App => "protocol",
         }
     }
@@ -145,7 +212,7 @@ async fn act(args: &Args) -> anyhow::Result<()> {
     let (id, fields) = match args.verb {
         Verb::List | Verb::Export | Verb::Import => (None, Map::new()),
         Verb::Create => (None, fields(&args.rest)?),
-        Verb::Show | Verb::Update | Verb::Delete | Verb::Config => {
+        Verb::Show | Verb::Update | Verb::Delete | Verb::Config | Verb::Psk => {
             let (name, rest) = args
                 .rest
                 .split_first()
@@ -158,19 +225,28 @@ async fn act(args: &Args) -> anyhow::Result<()> {
     };
     let path = id.map_or_else(|| collection.clone(), |id| format!("{collection}/{id}"));
     let result = match args.verb {
-        Verb::List => Value::Array(api.all(&collection).await?),
+        Verb::List => Value::Array(api.list(&collection, args.noun).await?),
         Verb::Show => api.call(Method::GET, &path, None).await?,
         Verb::Create => {
             api.call(Method::POST, &path, Some(&Value::Object(fields)))
                 .await?
         }
         Verb::Update => {
-            api.call(Method::PATCH, &path, Some(&Value::Object(fields)))
-                .await?
+            api.call(
+                args.noun.update_method(),
+                &path,
+                Some(&Value::Object(fields)),
+            )
+            .await?
         }
         Verb::Delete => api.call(Method::DELETE, &path, None).await?,
         Verb::Config => return config(args.noun, &api, &path).await,
         Verb::Export | Verb::Import => return zone_file(args, &api, &collection).await,
+        Verb::Psk if args.noun != Noun::Ipsec => bail!("only an IPsec tunnel has a key like this"),
+        Verb::Psk => {
+            let path = format!("{path}/psk_generate");
+            api.call(Method::POST, &path, None).await?
+        }
     };
     match (&result, args.json) {
         (_, true) => table::json(&result),
@@ -271,12 +347,16 @@ async fn collection(args: &Args, api: &Api<'_>) -> anyhow::Result<String> {
         Noun::Vnet => in_account("teamnet/virtual_networks").await,
         Noun::Route => in_account("teamnet/routes").await,
         Noun::Tunnel => in_account("wireguard_tunnels").await,
+        Noun::Gre => in_account("magic/gre_tunnels").await,
+        Noun::Ipsec => in_account("magic/ipsec_tunnels").await,
+        Noun::Interconnect => in_account("magic/cf_interconnects").await,
+        Noun::StaticRoute => in_account("magic/routes").await,
     }
 }
 
 /// The id of the one object whose id or name is `wanted`.
 async fn find(api: &Api<'_>, collection: &str, noun: Noun, wanted: &str) -> anyhow::Result<String> {
-    let all = api.all(collection).await?;
+    let all = api.list(collection, noun).await?;
     let field = noun.name_field();
     let mut found = all
         .iter()
@@ -317,6 +397,21 @@ impl Api<'_> {
             bail!("{}", complaint(&envelope));
         }
         Ok(envelope["result"].take())
+    }
+
+    /// Every one of a collection, however its answer is shaped.
+    async fn list(&self, path: &str, noun: Noun) -> anyhow::Result<Vec<Value>> {
+        let Some(key) = noun.list_key() else {
+            return self.all(path).await;
+        };
+        match self.call(Method::GET, path, None).await?[key].take() {
+            Value::Array(rows) => Ok(rows),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Object(_) => bail!("{path} has no {key}"),
+        }
     }
 
     /// Every page of a list. Fifty rows a page is what every list allows.

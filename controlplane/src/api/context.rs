@@ -90,6 +90,22 @@ impl Shared {
         Ok(result)
     }
 
+    /// Runs a transaction and forgets it; the answer is what it would have been.
+    pub(crate) async fn rehearse<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Transaction) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let objects = Arc::clone(&self.objects);
+        let ran = tokio::task::spawn_blocking(move || objects.rehearse(now(), change)).await;
+        ran.unwrap_or_else(|why| {
+            tracing::error!(
+                error = &why as &dyn std::error::Error,
+                "a rehearsal broke off"
+            );
+            Err(ours())
+        })
+    }
+
     async fn applied(&self, revision: u64) {
         let reached = async {
             let mut poll = tokio::time::interval(APPLY_POLL);

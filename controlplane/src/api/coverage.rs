@@ -29,7 +29,7 @@ pub(super) fn check(snapshot: &Snapshot, vnet: Uuid, ip: IpAddr) -> Result<(), S
         Some(_) => Ok(()),
         None => Err(format!(
             "{ip} has no route in virtual network '{name}' ({vnet}): first add a route that covers \
-             it (POST /accounts/ACCOUNT/teamnet/routes), or name another virtual_network_id."
+             it (POST /accounts/ACCOUNT/teamnet/routes or magic/routes), or name another virtual_network_id."
         )),
     }
 }

@@ -21,6 +21,19 @@ pub(crate) fn one(result: Value) -> Response {
     Json(body).into_response()
 }
 
+/// Code of a note on what else a request did.
+const NOTE: u32 = 1000;
+
+/// One result, with sentences on what else happened.
+pub(crate) fn one_noting(result: Value, notes: &[String]) -> Response {
+    let messages: Vec<Value> = notes
+        .iter()
+        .map(|note| json!({"code": NOTE, "message": note}))
+        .collect();
+    let body = json!({"success": true, "errors": [], "messages": messages, "result": result});
+    Json(body).into_response()
+}
+
 /// One page of a list: of all `items`, those of the page; past the end, none.
 pub(crate) fn page<T>(items: Vec<T>, paging: Paging, show: impl Fn(T) -> Value) -> Response {
     let total = items.len();

@@ -109,6 +109,17 @@ impl Params {
         found.map(|(_, value)| value.as_str()).collect()
     }
 
+    /// The values of a parameter that may come several times, or with commas; `None` when it does
+    /// not come.
+    pub(crate) fn list(&self, name: &str) -> Option<Vec<&str>> {
+        let given = self.0.iter().filter(|(key, _)| key == name);
+        let values: Vec<&str> = given
+            .flat_map(|(_, value)| value.split(','))
+            .filter(|value| !value.is_empty())
+            .collect();
+        (!values.is_empty()).then_some(values)
+    }
+
     /// A boolean parameter.
     pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, Refusal> {
         match self.get(name) {

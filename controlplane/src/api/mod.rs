@@ -10,6 +10,7 @@ mod context;
 mod coverage;
 mod envelope;
 mod input;
+mod magic;
 mod origins;
 mod records;
 mod routes;
@@ -39,6 +40,7 @@ pub(crate) fn router(context: Context) -> Router {
     let shared = Shared::new(context);
     let resources = Router::new()
         .merge(accounts::routes())
+        .merge(magic::routes())
         .merge(records::routes())
         .merge(routes::routes())
         .merge(spectrum::routes())

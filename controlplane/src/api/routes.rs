@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
+use dataplane::fib::CANDIDATES_MAX;
 use imbl::OrdSet;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -22,9 +23,9 @@ use crate::model::{Fields, HexId, Refusal, Timestamp, address};
 use crate::store::{Snapshot, Transaction};
 
 /// Code of a prefix that has a route already.
-const TAKEN: u32 = 1014;
+pub(super) const TAKEN: u32 = 1014;
 /// Code of a route that does not exist, or whose tunnel took it along (api.md 3.2).
-const UNKNOWN: u32 = 1015;
+pub(super) const UNKNOWN: u32 = 1015;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
@@ -85,7 +86,9 @@ async fn list(State(shared): State<Shared>, At(account): At<String>, params: Par
             show(&snapshot, route, None)
         }));
     }
-    let found: Vec<_> = own.filter(|route| filter.is_wanted(route)).collect();
+    let found: Vec<_> = own
+        .filter(|route| filter.is_wanted(&snapshot, route))
+        .collect();
     Ok(page(found, paging, |route| show(&snapshot, route, None)))
 }
 
@@ -158,17 +161,38 @@ async fn by_ip(
     };
     let vnet = vnet_of(&snapshot, account.id, params.uuid("virtual_network_id")?)?;
     let covering = snapshot.indexes.rib.covering(vnet, ip);
-    let route = covering.and_then(|(_, id)| snapshot.routes.get(&id));
+    let shown = covering.and_then(|prefix| show_best(&snapshot, vnet, &prefix));
     let none = || {
         Refusal::not_found(
             UNKNOWN,
             format!("No route in this virtual network covers {ip}."),
         )
     };
-    Ok(one(show(&snapshot, route.ok_or_else(none)?, None)))
+    Ok(one(shown.ok_or_else(none)?))
+}
+
+/// The most preferred route of the prefix, a static one in the form of the others.
+fn show_best(snapshot: &Snapshot, vnet: Uuid, prefix: &IpNet) -> Option<Value> {
+    let teamnet = snapshot.indexes.rib.exact(vnet, prefix);
+    if let Some(route) = teamnet.and_then(|id| snapshot.routes.get(&id)) {
+        return Some(show(snapshot, route, None));
+    }
+    let statics = snapshot.statics_at(vnet, prefix);
+    let best = statics.min_by_key(|route| (route.priority, route.id))?;
+    let as_route = Route {
+        id: best.id.uuid(),
+        account_id: best.account_id,
+        network: best.prefix,
+        tunnel_id: best.tunnel_id,
+        virtual_network_id: vnet,
+        comment: best.description.clone(),
+        created_at: best.created_on,
+    };
+    Some(show(snapshot, &as_route, None))
 }
 
 struct Filter {
+    kinds: Option<Vec<String>>,
     comment: Option<String>,
     network_subset: Option<IpNet>,
     network_superset: Option<IpNet>,
@@ -185,21 +209,23 @@ impl Filter {
             Some(Ok(prefix)) => Ok(Some(prefix)),
             Some(Err(why)) => Err(Refusal::invalid(INVALID, why).at(name)),
         };
-        let kinds = params.get("tun_types");
-        let is_other_kind = kinds.is_some_and(|kinds| !kinds.split(',').any(|k| k == "wireguard"));
+        let kinds = params.list("tun_types");
+        let kinds = kinds.map(|kinds| kinds.into_iter().map(str::to_owned).collect());
         Ok(Filter {
+            kinds,
             comment: params.get("comment").map(str::to_owned),
             network_subset: prefix("network_subset")?,
             network_superset: prefix("network_superset")?,
             route: params.uuid("route_id")?,
             tunnel: params.uuid("tunnel_id")?,
             vnet: params.uuid("virtual_network_id")?,
-            is_none: is_other_kind || params.boolean("is_deleted")?.unwrap_or(false),
+            is_none: params.boolean("is_deleted")?.unwrap_or(false),
         })
     }
 
     fn has_tests(&self) -> bool {
         self.is_none
+            || self.kinds.is_some()
             || self.comment.is_some()
             || self.network_subset.is_some()
             || self.network_superset.is_some()
@@ -208,8 +234,13 @@ impl Filter {
             || self.vnet.is_some()
     }
 
-    fn is_wanted(&self, route: &Route) -> bool {
+    fn is_wanted(&self, snapshot: &Snapshot, route: &Route) -> bool {
+        let is_kind = |kinds: &Vec<String>| {
+            let tunnel = snapshot.tunnels.get(&route.tunnel_id);
+            tunnel.is_some_and(|tunnel| kinds.iter().any(|kind| kind == tunnel.tun_type()))
+        };
         !self.is_none
+            && self.kinds.as_ref().is_none_or(is_kind)
             && self
                 .comment
                 .as_ref()
@@ -278,6 +309,16 @@ fn put(transaction: &mut Transaction, route: Route) -> Result<Value, Refusal> {
         .exact(route.virtual_network_id, &route.network);
     if taken.is_some_and(|id| id != route.id) {
         let why = "You already have a route defined for this exact IP subnet.";
+        return Err(Refusal::conflict(TAKEN, why).at("network"));
+    }
+    let statics = snapshot
+        .statics_at(route.virtual_network_id, &route.network)
+        .count();
+    if taken.is_none() && statics >= CANDIDATES_MAX {
+        let why = format!(
+            "{} has {CANDIDATES_MAX} routes already, which is all.",
+            route.network
+        );
         return Err(Refusal::conflict(TAKEN, why).at("network"));
     }
     transaction.put(route.clone());
@@ -357,7 +398,7 @@ fn show(snapshot: &Snapshot, route: &Route, deleted_at: Option<Timestamp>) -> Va
         "network": route.network,
         "tunnel_id": route.tunnel_id,
         "tunnel_name": tunnel.map(|tunnel| tunnel.name.as_str()),
-        "tun_type": "wireguard",
+        "tun_type": tunnel.map(|tunnel| tunnel.tun_type()),
         "virtual_network_id": route.virtual_network_id,
         "virtual_network_name": vnet.map(|vnet| vnet.name.as_str()),
         "comment": route.comment,

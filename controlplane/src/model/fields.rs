@@ -58,6 +58,11 @@ impl Fields {
         self.fields.get(name).is_some_and(Value::is_null)
     }
 
+    /// The value of a field that is read later.
+    pub fn peek(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
+    }
+
     /// Whether the field is there with a value.
     pub fn has(&self, name: &str) -> bool {
         self.fields.get(name).is_some_and(|value| !value.is_null())
@@ -138,6 +143,30 @@ impl Fields {
                 format!("'{name}' must be {wanted}, not '{}'.", echo(&text)),
             )
         })
+    }
+
+    /// One of a few words, each with its meaning.
+    ///
+    /// # Errors
+    /// Any other value.
+    pub fn choice<T: Copy>(
+        &mut self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, Refusal> {
+        let Some(text) = self.string(name, 64)? else {
+            return Ok(None);
+        };
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(Some(*value));
+        }
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let message = format!(
+            "'{name}' must be one of {}, not '{}'.",
+            words.join(", "),
+            echo(&text)
+        );
+        Err(self.refuse(name, message))
     }
 
     /// A UUID.

@@ -23,6 +23,13 @@ impl HexId {
     }
 }
 
+impl HexId {
+    /// The same 16 bytes, where the product writes an id with dashes.
+    pub fn uuid(self) -> uuid::Uuid {
+        uuid::Uuid::from_bytes(self.0)
+    }
+}
+
 impl fmt::Display for HexId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

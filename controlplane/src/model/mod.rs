@@ -16,6 +16,7 @@ pub mod refusal;
 pub mod route;
 pub mod soa;
 pub mod spectrum;
+pub mod static_route;
 pub mod token;
 pub mod tunnel;
 pub mod vnet;

@@ -75,6 +75,13 @@ impl Refusal {
         self
     }
 
+    /// The same, where the body is one of several in a larger one, at `path`.
+    #[must_use]
+    pub fn within(mut self, path: &str) -> Refusal {
+        self.pointer = Some(format!("{path}{}", self.pointer.unwrap_or_default()));
+        self
+    }
+
     /// The same, with a more exact reason.
     #[must_use]
     pub fn because(mut self, code: u32, message: impl Into<String>) -> Refusal {

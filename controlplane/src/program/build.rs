@@ -1,13 +1,18 @@
 //! Compiles what exists into what a node is told, object by object.
 
-use dataplane::fib::Nexthop;
+use std::collections::BTreeMap;
+
+use dataplane::fib::{Candidate, Candidates, Nexthop};
 use dataplane::id::{TunnelId, VnetId};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
-use dataplane::tunnel;
-use dataplane::tunnel::wireguard;
+use dataplane::tunnel::{self, direct, wireguard};
 use ipnet::IpNet;
 
+use super::ipsec;
 use crate::model;
+use crate::model::static_route::StaticRoute;
+use crate::model::tunnel::{HealthCheck, Kind};
+use crate::rib::TEAMNET_PRIORITY;
 use crate::store::Snapshot;
 
 /// The desired state of the one node. A vnet is active on it when a tunnel of the vnet ends there:
@@ -25,11 +30,12 @@ pub fn spec(snapshot: &Snapshot) -> Spec {
     spec.tunnels = numbers
         .filter_map(|id| Some((*id, tunnel(snapshot, *id)?)))
         .collect();
-    let keys = snapshot
-        .routes
-        .iter()
-        .filter_map(|route| key(snapshot, route));
-    spec.routes = keys
+    let routes = snapshot.routes.iter();
+    let routes = routes.filter_map(|route| key(snapshot, route));
+    let statics = snapshot.static_routes.iter();
+    let statics = statics.filter_map(|route| static_key(snapshot, route));
+    spec.routes = routes
+        .chain(statics)
         .filter_map(|key| Some((key, route(snapshot, key)?)))
         .collect();
     spec
@@ -44,60 +50,106 @@ pub(super) fn vnet(snapshot: &Snapshot, id: VnetId) -> Option<Vnet> {
     })
 }
 
-/// A tunnel as the node is to have it.
+/// A tunnel as the node is to have it; `None` when it is not to be told of it.
 pub(super) fn tunnel(snapshot: &Snapshot, id: TunnelId) -> Option<Tunnel> {
     let tunnel = snapshot.tunnels.get(snapshot.indexes.tunnels.get(&id)?)?;
-    let (Some(vnet), Some(identity)) = (
-        snapshot.vnets.get(&tunnel.virtual_network_id),
-        snapshot.identities.get(&tunnel.account_id),
-    ) else {
-        // Both are made before the tunnel and go after it.
-        tracing::error!(tunnel = %tunnel.id, "tunnel without a vnet or identity");
+    if !tunnel.is_ready() {
+        return None;
+    }
+    let Some(vnet) = snapshot.vnets.get(&tunnel.virtual_network_id) else {
+        // It is made before the tunnel and goes after it.
+        tracing::error!(tunnel = %tunnel.id, "tunnel without a vnet");
         return None;
     };
-    let kind = tunnel::Config::WireGuard(wireguard::Config {
-        private_key: identity.private_key,
-        peer: tunnel.peer_public_key,
-        preshared_key: tunnel.preshared_key,
-        endpoint: tunnel.endpoint,
-        keepalive: Some(tunnel.persistent_keepalive).filter(|secs| *secs != 0),
-    });
     Some(Tunnel {
         vnet: vnet.number,
         name: tunnel.name.clone(),
         mtu: tunnel.mtu,
         allowed: allowed(snapshot, tunnel),
-        interface: Vec::new(),
-        health: None,
-        kind,
+        interface: tunnel.interface.links().collect(),
+        health: tunnel.health_check.as_ref().and_then(HealthCheck::config),
+        kind: kind(snapshot, tunnel)?,
     })
 }
 
-/// A route as the node is to have it.
+fn kind(snapshot: &Snapshot, tunnel: &model::tunnel::Tunnel) -> Option<tunnel::Config> {
+    match &tunnel.kind {
+        Kind::WireGuard(peer) => {
+            let Some(identity) = snapshot.identities.get(&tunnel.account_id) else {
+                // It is made before the tunnel and goes after it.
+                tracing::error!(tunnel = %tunnel.id, "tunnel without an identity");
+                return None;
+            };
+            Some(tunnel::Config::WireGuard(wireguard::Config {
+                private_key: identity.private_key,
+                peer: peer.peer_public_key,
+                preshared_key: peer.preshared_key,
+                endpoint: peer.endpoint,
+                keepalive: Some(peer.persistent_keepalive).filter(|secs| *secs != 0),
+            }))
+        }
+        Kind::Interconnect(link) => Some(tunnel::Config::Direct(direct::Config {
+            device: link.device.clone(),
+        })),
+        Kind::Ipsec(ipsec) => ipsec::config(tunnel, ipsec).map(tunnel::Config::IpSec),
+        Kind::Gre(_) => None,
+    }
+}
+
+/// A route as the node is to have it: every tunnel that the prefix may lead into.
 pub(super) fn route(snapshot: &Snapshot, key: RouteKey) -> Option<Route> {
-    let vnet = snapshot.indexes.vnets.get(&key.vnet)?;
-    let route = snapshot.indexes.rib.exact(*vnet, &key.prefix)?;
-    let route = snapshot.routes.get(&route)?;
-    let tunnel = snapshot.tunnels.get(&route.tunnel_id)?;
-    Some(Route::from(Nexthop::Tunnel(tunnel.number)))
+    let vnet = *snapshot.indexes.vnets.get(&key.vnet)?;
+    let teamnet = snapshot.indexes.rib.exact(vnet, &key.prefix);
+    let teamnet = teamnet.and_then(|id| snapshot.routes.get(&id));
+    let teamnet = teamnet.map(|route| (route.tunnel_id, TEAMNET_PRIORITY, 1));
+    let statics = snapshot.statics_at(vnet, &key.prefix);
+    let statics = statics.map(|route| (route.tunnel_id, route.priority, route.share()));
+    let mut members: BTreeMap<TunnelId, Candidate> = BTreeMap::new();
+    for (tunnel, priority, weight) in teamnet.into_iter().chain(statics) {
+        let tunnel = snapshot.tunnels.get(&tunnel)?;
+        if !tunnel.is_ready() {
+            continue;
+        }
+        let candidate = Candidate {
+            nexthop: Nexthop::Tunnel(tunnel.number),
+            priority,
+            weight,
+        };
+        // A teamnet and a static route may lead into one tunnel: the more preferred stands.
+        let known = members.entry(tunnel.number).or_insert(candidate);
+        if priority < known.priority {
+            *known = candidate;
+        }
+    }
+    // Without any there is no route. More than the node takes are refused by the API.
+    let candidates = Candidates::new(members.into_values().collect()).ok()?;
+    Some(Route { candidates })
 }
 
 /// What a node calls a route.
 pub(super) fn key(snapshot: &Snapshot, route: &model::route::Route) -> Option<RouteKey> {
-    let vnet = snapshot.vnets.get(&route.virtual_network_id)?;
-    Some(RouteKey {
-        vnet: vnet.number,
-        prefix: route.network,
-    })
+    key_of(snapshot, route.virtual_network_id, route.network)
+}
+
+/// What a node calls the route that a static route is part of.
+pub(super) fn static_key(snapshot: &Snapshot, route: &StaticRoute) -> Option<RouteKey> {
+    key_of(snapshot, route.virtual_network_id, route.prefix)
+}
+
+fn key_of(snapshot: &Snapshot, vnet: uuid::Uuid, prefix: IpNet) -> Option<RouteKey> {
+    let vnet = snapshot.vnets.get(&vnet)?.number;
+    Some(RouteKey { vnet, prefix })
 }
 
 /// The inner sources that a tunnel's peer may use: its allowed prefixes or, without any, its routes.
 pub fn allowed(snapshot: &Snapshot, tunnel: &model::tunnel::Tunnel) -> Vec<IpNet> {
-    match tunnel.allowed_prefixes.is_empty() {
-        true => {
-            let routes = snapshot.routes_into(tunnel.id);
-            routes.map(|route| route.network).collect()
-        }
-        false => tunnel.allowed_prefixes.clone(),
+    if !tunnel.allowed_prefixes.is_empty() {
+        return tunnel.allowed_prefixes.clone();
     }
+    let routes = snapshot.routes_into(tunnel.id).map(|route| route.network);
+    let statics = snapshot.statics_into(tunnel.id).map(|route| route.prefix);
+    let mut prefixes: Vec<IpNet> = routes.chain(statics).collect();
+    prefixes.sort();
+    prefixes.dedup();
+    prefixes
 }

@@ -1,11 +1,13 @@
 //! What a node must change from one snapshot to a later one: costs what changed, not what exists.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use dataplane::id::{TunnelId, VnetId};
 use dataplane::program::{Change, Delta, Key, RouteKey};
 
 use super::build;
+use crate::model::tunnel::Tunnel;
 use crate::store::Snapshot;
 
 /// What a change of the stored objects may touch of what a node has.
@@ -89,6 +91,16 @@ fn touched(old: &Snapshot, new: &Snapshot) -> Touched {
             touched.tunnels.extend(tunnel.map(|tunnel| tunnel.number));
         }
     }
+    for change in old.static_routes.changes(&new.static_routes) {
+        for (snapshot, route) in [(old, change.old), (new, change.new)] {
+            let Some(route) = route else {
+                continue;
+            };
+            touched.routes.extend(build::static_key(snapshot, route));
+            let tunnel = snapshot.tunnels.get(&route.tunnel_id);
+            touched.tunnels.extend(tunnel.map(|tunnel| tunnel.number));
+        }
+    }
     for change in old.tunnels.changes(&new.tunnels) {
         for (snapshot, tunnel) in [(old, change.old), (new, change.new)] {
             let Some(tunnel) = tunnel else {
@@ -98,9 +110,13 @@ fn touched(old: &Snapshot, new: &Snapshot) -> Touched {
             let vnet = snapshot.vnets.get(&tunnel.virtual_network_id);
             touched.vnets.extend(vnet.map(|vnet| vnet.number));
             // Only a tunnel that comes or goes changes what its routes lead to.
-            if change.old.map(|old| old.number) != change.new.map(|new| new.number) {
+            let told = |tunnel: &Arc<Tunnel>| tunnel.is_ready().then_some(tunnel.number);
+            if change.old.and_then(told) != change.new.and_then(told) {
                 let routes = snapshot.routes_into(tunnel.id);
                 let keys = routes.filter_map(|route| build::key(snapshot, route));
+                touched.routes.extend(keys);
+                let routes = snapshot.statics_into(tunnel.id);
+                let keys = routes.filter_map(|route| build::static_key(snapshot, route));
                 touched.routes.extend(keys);
             }
         }
@@ -130,7 +146,10 @@ mod tests {
 
     use super::*;
     use crate::model::route::Route;
-    use crate::model::tunnel::{Identity, Tunnel};
+    use crate::model::static_route::StaticRoute;
+    use crate::model::tunnel::{
+        Encapsulation, EspOffer, Identity, IkeOffer, Interface, Ipsec, Kind, Psk, Role, WireGuard,
+    };
     use crate::model::vnet::Vnet;
     use crate::model::{HexId, Timestamp};
 
@@ -142,6 +161,8 @@ mod tests {
         DeleteTunnel(u8),
         Route(u8, u8),
         DeleteRoute(u8),
+        Static(u8, u8, u8),
+        DeleteStatic(u8),
         Identity(u8),
     }
 
@@ -152,14 +173,71 @@ mod tests {
             (0..6_u8).prop_map(Act::DeleteTunnel),
             (0..20_u8, 0..6_u8).prop_map(|(n, t)| Act::Route(n, t)),
             (0..20_u8).prop_map(Act::DeleteRoute),
+            (0..20_u8, 0..6_u8, 0..3_u8).prop_map(|(n, t, p)| Act::Static(n, t, p)),
+            (0..20_u8).prop_map(Act::DeleteStatic),
             (0..3_u8).prop_map(Act::Identity),
         ]
     }
 
+    fn id(number: u8) -> Uuid {
+        Uuid::from_u128(u128::from(number) + 1)
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::new(time::OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn put_tunnel(snapshot: &mut Snapshot, n: u8, value: u8) {
+        // A tunnel stays in its vnet.
+        if snapshot.vnets.get(&id(n % 4)).is_none() || snapshot.identities.is_empty() {
+            return;
+        }
+        let allowed = "192.0.2.0/24".parse().unwrap();
+        // Odd ones are IPsec, which a node is told of when there is a key.
+        let kind = match n % 2 {
+            0 => wireguard(n),
+            _ => ipsec(n, value < 2),
+        };
+        snapshot.put(Tunnel {
+            id: id(n),
+            account_id: HexId::MIN,
+            number: TunnelId(u32::from(n) + 1),
+            name: value.to_string(),
+            description: String::new(),
+            virtual_network_id: id(n % 4),
+            interface: Interface::default(),
+            health_check: None,
+            allowed_prefixes: (value == 3).then_some(allowed).into_iter().collect(),
+            mtu: 1420,
+            kind,
+            created_at: now(),
+            modified_at: now(),
+        });
+    }
+
+    fn put_static(snapshot: &mut Snapshot, n: u8, (tunnel, priority): (u8, u8)) {
+        let Some(tunnel) = snapshot.tunnels.get(&id(tunnel)).cloned() else {
+            return;
+        };
+        // Half as many prefixes as routes: some have several candidates.
+        let prefix = Ipv4Net::new(Ipv4Addr::new(10, n / 2, 0, 0), 16).unwrap();
+        snapshot.put(StaticRoute {
+            id: static_id(n),
+            account_id: HexId::MIN,
+            virtual_network_id: tunnel.virtual_network_id,
+            prefix: prefix.into(),
+            nexthop: Ipv4Addr::new(10, 255, 0, n).into(),
+            tunnel_id: tunnel.id,
+            priority: u32::from(priority),
+            weight: 0,
+            description: String::new(),
+            created_on: now(),
+            modified_on: now(),
+        });
+    }
+
     /// Does it as the API would: what an object needs is there before, and goes after.
     fn perform(snapshot: &mut Snapshot, act: Act) {
-        let id = |number: u8| Uuid::from_u128(u128::from(number) + 1);
-        let now = Timestamp::new(time::OffsetDateTime::UNIX_EPOCH);
         match act {
             Act::Vnet(n, value) => snapshot.put(Vnet {
                 id: id(n),
@@ -168,33 +246,17 @@ mod tests {
                 name: value.to_string(),
                 comment: String::new(),
                 is_default_network: false,
-                created_at: now,
+                created_at: now(),
             }),
-            Act::Tunnel(n, value) => {
-                // A tunnel stays in its vnet.
-                if snapshot.vnets.get(&id(n % 4)).is_none() || snapshot.identities.is_empty() {
-                    return;
-                }
-                let allowed = "192.0.2.0/24".parse().unwrap();
-                snapshot.put(Tunnel {
-                    id: id(n),
-                    account_id: HexId::MIN,
-                    number: TunnelId(u32::from(n) + 1),
-                    name: value.to_string(),
-                    virtual_network_id: id(n % 4),
-                    peer_public_key: PublicKey([n; 32]),
-                    preshared_key: None,
-                    endpoint: None,
-                    allowed_prefixes: (value == 3).then_some(allowed).into_iter().collect(),
-                    mtu: 1420,
-                    persistent_keepalive: 0,
-                    created_at: now,
-                });
-            }
+            Act::Tunnel(n, value) => put_tunnel(snapshot, n, value),
             Act::DeleteTunnel(n) => {
                 let routes: Vec<Uuid> = snapshot.routes_into(id(n)).map(|r| r.id).collect();
                 for route in routes {
                     snapshot.delete::<Route>(&route);
+                }
+                let statics: Vec<HexId> = snapshot.statics_into(id(n)).map(|r| r.id).collect();
+                for route in statics {
+                    snapshot.delete::<StaticRoute>(&route);
                 }
                 snapshot.delete::<Tunnel>(&id(n));
             }
@@ -215,15 +277,46 @@ mod tests {
                     tunnel_id: tunnel.id,
                     virtual_network_id: vnet,
                     comment: String::new(),
-                    created_at: now,
+                    created_at: now(),
                 });
             }
             Act::DeleteRoute(n) => _ = snapshot.delete::<Route>(&id(n)),
+            Act::Static(n, tunnel, priority) => put_static(snapshot, n, (tunnel, priority)),
+            Act::DeleteStatic(n) => _ = snapshot.delete::<StaticRoute>(&static_id(n)),
             Act::Identity(value) => snapshot.put(Identity {
                 account_id: HexId::MIN,
                 private_key: PrivateKey([value; 32]),
             }),
         }
+    }
+
+    fn static_id(number: u8) -> HexId {
+        format!("{number:032x}").parse().unwrap()
+    }
+
+    fn wireguard(number: u8) -> Kind {
+        Kind::WireGuard(WireGuard {
+            peer_public_key: PublicKey([number; 32]),
+            preshared_key: None,
+            endpoint: None,
+            persistent_keepalive: 0,
+        })
+    }
+
+    fn ipsec(number: u8, has_key: bool) -> Kind {
+        Kind::Ipsec(Box::new(Ipsec {
+            local: Ipv4Addr::new(198, 51, 100, 1).into(),
+            remote: Some(Ipv4Addr::new(192, 0, 2, number).into()),
+            psk: has_key.then(|| Psk::new("0123456789abcdef".to_owned()).unwrap()),
+            psk_set_at: None,
+            has_replay_protection: false,
+            fqdn_id: None,
+            has_address_identity: false,
+            role: Role::Responder,
+            encapsulation: Encapsulation::Auto,
+            ike: IkeOffer::default(),
+            esp: EspOffer::default(),
+        }))
     }
 
     /// What a node that refuses nothing would have afterwards.

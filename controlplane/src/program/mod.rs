@@ -5,6 +5,7 @@
 
 mod build;
 mod delta;
+mod ipsec;
 
 pub use build::{allowed, spec};
 pub use delta::delta;

@@ -1,17 +1,27 @@
-//! Which route covers an address in a vnet.
+//! Which routes cover an address in a vnet.
 //!
 //! In: routes as they come and go. Out: the longest match. State: owned by the snapshot that holds it.
+//!
+//! A prefix has one teamnet route at most, and any number of static routes. All of them are
+//! candidates for its packets; a teamnet route has priority [`TEAMNET_PRIORITY`].
 
 use std::net::IpAddr;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use uuid::Uuid;
 
-/// Prefixes of every vnet, each with the id of its route. Clones share what did not change.
+use crate::model::HexId;
+
+/// Where a teamnet route stands among the static routes of its prefix: before those that are
+/// not as preferred as can be.
+pub const TEAMNET_PRIORITY: u32 = 0;
+
+/// Prefixes of every vnet, with the ids of their routes. Clones share what did not change.
 #[derive(Clone, Debug, Default)]
 pub struct Rib {
     vnets: OrdMap<Uuid, OrdMap<IpNet, Uuid>>,
+    statics: OrdMap<Uuid, OrdMap<IpNet, OrdSet<HexId>>>,
 }
 
 impl Rib {
@@ -30,24 +40,61 @@ impl Rib {
         }
     }
 
-    /// How many prefixes of the vnet have a route.
-    pub fn len(&self, vnet: Uuid) -> usize {
-        self.vnets.get(&vnet).map_or(0, OrdMap::len)
+    /// The prefix of the vnet leads to the static route, among others.
+    pub fn insert_static(&mut self, vnet: Uuid, prefix: IpNet, route: HexId) {
+        let prefixes = self.statics.entry(vnet).or_default();
+        prefixes.entry(prefix).or_default().insert(route);
     }
 
-    /// The route of exactly this prefix.
+    /// The prefix of the vnet does not lead to the static route.
+    pub fn remove_static(&mut self, vnet: Uuid, prefix: &IpNet, route: HexId) {
+        let Some(prefixes) = self.statics.get_mut(&vnet) else {
+            return;
+        };
+        if let Some(routes) = prefixes.get_mut(prefix) {
+            routes.remove(&route);
+            if routes.is_empty() {
+                prefixes.remove(prefix);
+            }
+        }
+        if prefixes.is_empty() {
+            self.statics.remove(&vnet);
+        }
+    }
+
+    /// How many routes the vnet has.
+    pub fn len(&self, vnet: Uuid) -> usize {
+        let statics = self.statics.get(&vnet).into_iter().flatten();
+        let statics: usize = statics.map(|(_, routes)| routes.len()).sum();
+        self.vnets.get(&vnet).map_or(0, OrdMap::len) + statics
+    }
+
+    /// The teamnet route of exactly this prefix.
     pub fn exact(&self, vnet: Uuid, prefix: &IpNet) -> Option<Uuid> {
         self.vnets.get(&vnet)?.get(prefix).copied()
     }
 
-    /// The route with the longest prefix that contains the address: one look-up per length.
-    pub fn covering(&self, vnet: Uuid, ip: IpAddr) -> Option<(IpNet, Uuid)> {
-        let prefixes = self.vnets.get(&vnet)?;
+    /// The static routes of exactly this prefix.
+    pub fn statics(&self, vnet: Uuid, prefix: &IpNet) -> impl Iterator<Item = HexId> {
+        let routes = self.statics.get(&vnet).and_then(|all| all.get(prefix));
+        routes.into_iter().flatten().copied()
+    }
+
+    /// The longest prefix with a route that contains the address: two look-ups per length.
+    pub fn covering(&self, vnet: Uuid, ip: IpAddr) -> Option<IpNet> {
+        let prefixes = self.vnets.get(&vnet);
+        let statics = self.statics.get(&vnet);
+        if prefixes.is_none() && statics.is_none() {
+            return None;
+        }
         let lengths = if ip.is_ipv4() { 0..=32 } else { 0..=128 };
-        lengths.rev().find_map(|length| {
-            let prefix = truncated(ip, length);
-            prefixes.get(&prefix).map(|route| (prefix, *route))
-        })
+        lengths
+            .rev()
+            .map(|length| truncated(ip, length))
+            .find(|prefix| {
+                prefixes.is_some_and(|all| all.contains_key(prefix))
+                    || statics.is_some_and(|all| all.contains_key(prefix))
+            })
     }
 }
 
@@ -81,31 +128,56 @@ mod tests {
             .prop_map(|(ip, length)| truncated(ip, length.min(if ip.is_ipv4() { 32 } else { 128 })))
     }
 
+    /// A route of a model: its vnet, prefix, and number if it is static.
+    type Modelled = (u128, IpNet, Option<u8>);
+
+    fn static_id(number: u8) -> HexId {
+        format!("{number:032x}").parse().unwrap()
+    }
+
     proptest! {
         #[test]
         fn look_up_equals_a_linear_scan(
-            steps in prop::collection::vec((0_u128..2, prefix(), any::<bool>()), 0..60),
+            steps in prop::collection::vec(
+                (0_u128..2, prefix(), prop::option::of(0_u8..3), any::<bool>()),
+                0..60,
+            ),
             asked in prop::collection::vec((0_u128..2, ip()), 1..40),
         ) {
             let mut rib = Rib::default();
-            let mut model: Vec<(u128, IpNet, Uuid)> = Vec::new();
-            for (number, (vnet, prefix, is_insert)) in steps.into_iter().enumerate() {
-                model.retain(|(v, p, _)| (*v, *p) != (vnet, prefix));
+            let mut model: Vec<Modelled> = Vec::new();
+            for (vnet, prefix, number, is_insert) in steps {
+                model.retain(|route| *route != (vnet, prefix, number));
+                let id = Uuid::from_u128(vnet);
                 if is_insert {
-                    let route = Uuid::from_u128(number as u128);
-                    model.push((vnet, prefix, route));
-                    rib.insert(Uuid::from_u128(vnet), prefix, route);
-                } else {
-                    rib.remove(Uuid::from_u128(vnet), &prefix);
+                    model.push((vnet, prefix, number));
+                }
+                match (number.map(static_id), is_insert) {
+                    (None, true) => rib.insert(id, prefix, Uuid::from_u128(7)),
+                    (None, false) => rib.remove(id, &prefix),
+                    (Some(route), true) => rib.insert_static(id, prefix, route),
+                    (Some(route), false) => rib.remove_static(id, &prefix, route),
                 }
             }
             for (vnet, ip) in asked {
+                let id = Uuid::from_u128(vnet);
                 let expected = model
                     .iter()
                     .filter(|(v, prefix, _)| *v == vnet && prefix.contains(&ip))
-                    .max_by_key(|(_, prefix, _)| prefix.prefix_len())
-                    .map(|(_, prefix, route)| (*prefix, *route));
-                prop_assert_eq!(rib.covering(Uuid::from_u128(vnet), ip), expected);
+                    .map(|(_, prefix, _)| *prefix)
+                    .max_by_key(IpNet::prefix_len);
+                prop_assert_eq!(rib.covering(id, ip), expected);
+                let Some(prefix) = expected else { continue };
+                let same = |route: &&Modelled| (route.0, route.1) == (vnet, prefix);
+                let teamnet = model.iter().filter(same).any(|route| route.2.is_none());
+                prop_assert_eq!(rib.exact(id, &prefix).is_some(), teamnet);
+                let mut statics: Vec<u8> =
+                    model.iter().filter(same).filter_map(|route| route.2).collect();
+                statics.sort_unstable();
+                let statics: Vec<HexId> = statics.into_iter().map(static_id).collect();
+                prop_assert_eq!(rib.statics(id, &prefix).collect::<Vec<_>>(), statics);
+                let all = model.iter().filter(|route| route.0 == vnet).count();
+                prop_assert_eq!(rib.len(id), all);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Look-ups by something other than an id. They follow from the tables and are never stored.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::id::{TunnelId, VnetId};
@@ -11,7 +12,8 @@ use super::names::Names;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
-use crate::model::tunnel::Tunnel;
+use crate::model::static_route::StaticRoute;
+use crate::model::tunnel::{Kind, Tunnel};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
 use crate::model::{HexId, Timestamp};
@@ -44,8 +46,18 @@ pub struct Indexes {
     pub tunnel_routes: OrdMap<Uuid, OrdSet<(IpNet, Uuid)>>,
     /// The routes of each account, oldest first.
     pub account_routes: OrdMap<HexId, OrdSet<(Timestamp, Uuid)>>,
+    /// The static routes of each tunnel, by prefix.
+    pub tunnel_statics: OrdMap<Uuid, OrdSet<(IpNet, HexId)>>,
+    /// The static routes of each account, oldest first.
+    pub account_statics: OrdMap<HexId, OrdSet<(Timestamp, HexId)>>,
+    /// The tunnels of each account, oldest first.
+    pub account_tunnels: OrdMap<HexId, OrdSet<(Timestamp, Uuid)>>,
     /// The tunnels of each vnet.
     pub vnet_tunnels: OrdMap<Uuid, OrdSet<Uuid>>,
+    /// GRE and IPsec tunnels by their outer ends, the edge's first, over all accounts.
+    pub ends: OrdMap<(IpAddr, IpAddr), OrdSet<Uuid>>,
+    /// Interconnects by their device, over all accounts.
+    pub devices: OrdMap<String, OrdSet<Uuid>>,
     /// Tunnels by the number that nodes call them.
     pub tunnels: OrdMap<TunnelId, Uuid>,
     /// Vnets by the number that nodes call them.
@@ -92,9 +104,45 @@ pub(super) fn route(indexes: &mut Indexes, route: &Route, step: Step) {
     member(&mut indexes.account_routes, route.account_id, by_age, step);
 }
 
+pub(super) fn static_route(indexes: &mut Indexes, route: &StaticRoute, step: Step) {
+    let vnet = route.virtual_network_id;
+    match step {
+        Step::Add => indexes.rib.insert_static(vnet, route.prefix, route.id),
+        Step::Remove => indexes.rib.remove_static(vnet, &route.prefix, route.id),
+    }
+    let by_prefix = (route.prefix, route.id);
+    member(
+        &mut indexes.tunnel_statics,
+        route.tunnel_id,
+        by_prefix,
+        step,
+    );
+    let by_age = (route.created_on, route.id);
+    member(&mut indexes.account_statics, route.account_id, by_age, step);
+}
+
 pub(super) fn tunnel(indexes: &mut Indexes, tunnel: &Tunnel, step: Step) {
     let vnet = tunnel.virtual_network_id;
     member(&mut indexes.vnet_tunnels, vnet, tunnel.id, step);
+    let by_age = (tunnel.created_at, tunnel.id);
+    member(
+        &mut indexes.account_tunnels,
+        tunnel.account_id,
+        by_age,
+        step,
+    );
+    let ends = match &tunnel.kind {
+        Kind::Gre(gre) => Some((gre.local, gre.remote)),
+        Kind::Ipsec(ipsec) => ipsec.remote.map(|remote| (ipsec.local, remote)),
+        Kind::Interconnect(link) => {
+            member(&mut indexes.devices, link.device.clone(), tunnel.id, step);
+            None
+        }
+        Kind::WireGuard(_) => None,
+    };
+    if let Some(ends) = ends {
+        member(&mut indexes.ends, ends, tunnel.id, step);
+    }
     match step {
         Step::Add => indexes.tunnels.insert(tunnel.number, tunnel.id),
         Step::Remove => indexes.tunnels.remove(&tunnel.number),

@@ -162,6 +162,23 @@ impl Objects {
         self.revision.subscribe()
     }
 
+    /// Runs `change` on a copy of the newest state and forgets it: would it be refused?
+    ///
+    /// # Errors
+    /// What `change` refuses.
+    pub fn rehearse<T>(
+        &self,
+        now: Timestamp,
+        change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let snapshot = self.head().snapshot.clone();
+        change(&mut Transaction {
+            snapshot,
+            writes: Vec::new(),
+            now,
+        })
+    }
+
     /// Runs `change` on a copy of the newest state and makes its writes durable, all or none.
     /// Returns its result and the revision that has them. Blocks.
     ///

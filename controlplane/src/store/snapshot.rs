@@ -10,6 +10,7 @@ use crate::model::counter::Counter;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
+use crate::model::static_route::StaticRoute;
 use crate::model::token::Token;
 use crate::model::tunnel::{Identity, Tunnel};
 use crate::model::vnet::Vnet;
@@ -123,6 +124,8 @@ tables! {
     records: Record => indexes::record,
     /// Routes.
     routes: Route => indexes::route,
+    /// Static routes.
+    static_routes: StaticRoute => indexes::static_route,
     /// API tokens.
     tokens: Token => indexes::unindexed,
     /// Tunnels.
@@ -187,6 +190,46 @@ impl Snapshot {
     pub fn routes_into(&self, tunnel: uuid::Uuid) -> impl Iterator<Item = &Arc<Route>> {
         let ids = self.indexes.tunnel_routes.get(&tunnel).into_iter();
         ids.flatten().filter_map(|(_, id)| self.routes.get(id))
+    }
+
+    /// The static routes of an account, oldest first.
+    pub fn statics_of(&self, account: HexId) -> impl Iterator<Item = &Arc<StaticRoute>> {
+        let ids = self.indexes.account_statics.get(&account).into_iter();
+        ids.flatten()
+            .filter_map(|(_, id)| self.static_routes.get(id))
+    }
+
+    /// The static routes that lead into a tunnel, by prefix.
+    pub fn statics_into(&self, tunnel: uuid::Uuid) -> impl Iterator<Item = &Arc<StaticRoute>> {
+        let ids = self.indexes.tunnel_statics.get(&tunnel).into_iter();
+        ids.flatten()
+            .filter_map(|(_, id)| self.static_routes.get(id))
+    }
+
+    /// The static routes of a prefix in a vnet.
+    pub fn statics_at(
+        &self,
+        vnet: uuid::Uuid,
+        prefix: &ipnet::IpNet,
+    ) -> impl Iterator<Item = &Arc<StaticRoute>> {
+        let ids = self.indexes.rib.statics(vnet, prefix);
+        ids.filter_map(|id| self.static_routes.get(&id))
+    }
+
+    /// The tunnels of an account, oldest first.
+    pub fn tunnels_in(&self, account: HexId) -> impl Iterator<Item = &Arc<Tunnel>> {
+        let ids = self.indexes.account_tunnels.get(&account).into_iter();
+        ids.flatten().filter_map(|(_, id)| self.tunnels.get(id))
+    }
+
+    /// The tunnels between two outer addresses, the edge's first, over all accounts.
+    pub fn tunnels_between(
+        &self,
+        local: std::net::IpAddr,
+        remote: std::net::IpAddr,
+    ) -> impl Iterator<Item = &Arc<Tunnel>> {
+        let ids = self.indexes.ends.get(&(local, remote)).into_iter();
+        ids.flatten().filter_map(|id| self.tunnels.get(id))
     }
 
     /// The tunnels of a vnet.

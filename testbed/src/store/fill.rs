@@ -8,7 +8,7 @@ use controlplane::model::account::Account;
 use controlplane::model::record::{Kind, Record, Settings};
 use controlplane::model::route::Route;
 use controlplane::model::token::Token;
-use controlplane::model::tunnel::{Identity, Tunnel};
+use controlplane::model::tunnel::{self, Identity, Interface, Tunnel, WireGuard};
 use controlplane::model::vnet::Vnet;
 use controlplane::model::zone::Zone;
 use controlplane::model::{HexId, Resource, Timestamp};
@@ -185,13 +185,19 @@ fn tunnel_of(id: Uuid, account_id: HexId, vnet: Uuid, number: u32, now: Timestam
         account_id,
         number: TunnelId(number),
         name: format!("tunnel{number}"),
+        description: String::new(),
         virtual_network_id: vnet,
-        peer_public_key: PublicKey(peer),
-        preshared_key: None,
-        endpoint: None,
+        interface: Interface::default(),
         allowed_prefixes: Vec::new(),
         mtu: 1420,
-        persistent_keepalive: 0,
+        health_check: None,
+        kind: tunnel::Kind::WireGuard(WireGuard {
+            peer_public_key: PublicKey(peer),
+            preshared_key: None,
+            endpoint: None,
+            persistent_keepalive: 0,
+        }),
         created_at: now,
+        modified_at: now,
     }
 }

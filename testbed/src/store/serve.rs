@@ -44,6 +44,9 @@ fn opened(directory: &Path) -> anyhow::Result<ControlPlane> {
         edge_addresses: Vec::new(),
         name_servers: Vec::new(),
         dns_listen: Vec::new(),
+        gre_addresses: Vec::new(),
+        ipsec_addresses: Vec::new(),
+        devices: Vec::new(),
         wireguard_endpoint: None,
     };
     Ok(ControlPlane::open(options)?)

@@ -3,6 +3,9 @@
 mod answers;
 mod bad_input;
 mod dns;
+mod magic;
+mod magic_input;
+mod magic_routes;
 mod networks;
 mod records;
 mod shared;
@@ -17,21 +20,27 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower_service::Service as _;
 
-use crate::model::HexId;
 use crate::model::account::Account;
 use crate::model::record::Record;
+use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
+use crate::model::{HexId, Timestamp};
 use crate::scratch::Directory;
 use crate::{ControlPlane, NoNode, NodeStatus, Options};
 
 fn options(directory: &Directory) -> Options {
     let edge = ["203.0.113.1", "2001:db8:1::1"];
+    let underlay = ["198.51.100.1", "2001:db8::1"];
+    let underlay = underlay.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec();
     Options {
         data_dir: directory.0.clone(),
         slice: "100.64.0.0/20".parse().unwrap(),
         edge_addresses: edge.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec(),
         name_servers: vec!["ns1.example.net".to_owned(), "ns2.example.net".to_owned()],
         dns_listen: vec!["203.0.113.1:53".parse().unwrap()],
+        gre_addresses: underlay.clone(),
+        ipsec_addresses: underlay,
+        devices: vec!["cni0".to_owned(), "cni1".to_owned()],
         wireguard_endpoint: Some("198.51.100.1:51820".to_owned()),
     }
 }
@@ -102,6 +111,42 @@ impl World {
 
     pub(super) async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         self.call(Method::POST, path, body).await
+    }
+
+    pub(super) async fn put(&self, path: &str, body: Value) -> (u16, Value) {
+        self.call(Method::PUT, path, body).await
+    }
+
+    /// `/accounts/{account}/magic/{leaf}` of the first account.
+    pub(super) fn magic(&self, leaf: &str) -> String {
+        format!("/accounts/{}/magic/{leaf}", self.account)
+    }
+
+    /// A second account, with a default vnet.
+    pub(super) fn second_account(&self) -> String {
+        let id = HexId::random();
+        let now = Timestamp::new(time::OffsetDateTime::UNIX_EPOCH);
+        let account = Account {
+            id,
+            name: "second".to_owned(),
+            created_on: now,
+        };
+        let vnet = Vnet {
+            id: uuid::Uuid::new_v4(),
+            account_id: id,
+            number: dataplane::id::VnetId(1000),
+            name: "default".to_owned(),
+            comment: String::new(),
+            is_default_network: true,
+            created_at: now,
+        };
+        let written = self.plane.objects().write(now, |transaction| {
+            transaction.put(account);
+            transaction.put(vnet);
+            Ok(())
+        });
+        written.unwrap();
+        id.to_string()
     }
 
     pub(super) async fn patch(&self, path: &str, body: Value) -> (u16, Value) {

@@ -124,6 +124,10 @@ async fn wrong_tunnels_are_refused_by_field_and_keys_are_not_shown_back() {
             "/allowed_prefixes/0",
         ),
         (
+            json!({"name": "x", "generate_peer_key": true, "health_check": {"rate": "low"}}),
+            "/health_check",
+        ),
+        (
             json!({"name": "x", "generate_peer_key": "yes"}),
             "/generate_peer_key",
         ),

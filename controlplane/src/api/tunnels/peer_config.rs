@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
 
-use crate::model::tunnel::Tunnel;
+use crate::model::tunnel::{Tunnel, WireGuard};
 
 /// The edge's source ranges: what the peer sees packets from, and routes back into the tunnel.
 const SOURCE_RANGES: &str = "100.64.0.0/12, 2606:4700:cf1:5000::/64";
@@ -14,8 +14,8 @@ const KEEPALIVE_SECS: u16 = 25;
 
 /// What the text is made of.
 pub(super) struct Parts<'a> {
-    /// The tunnel.
-    pub(super) tunnel: &'a Tunnel,
+    /// The tunnel, and what only WireGuard has.
+    pub(super) tunnel: (&'a Tunnel, &'a WireGuard),
     /// The edge's public key.
     pub(super) edge: Option<PublicKey>,
     /// Where the edge listens.
@@ -29,7 +29,7 @@ pub(super) struct Parts<'a> {
 /// The configuration. What is not known here stands as a comment that says what to fill in.
 pub(super) fn text(parts: &Parts<'_>) -> String {
     let mut text = String::new();
-    let tunnel = parts.tunnel;
+    let (tunnel, wireguard) = parts.tunnel;
     let mut line = |line: std::fmt::Arguments<'_>| {
         text.write_fmt(line).expect("a String takes any text");
         text.push('\n');
@@ -40,11 +40,11 @@ pub(super) fn text(parts: &Parts<'_>) -> String {
         Some(key) => line(format_args!("PrivateKey = {}", key.to_base64())),
         None => line(format_args!(
             "# PrivateKey = the private half of {}",
-            tunnel.peer_public_key.to_base64()
+            wireguard.peer_public_key.to_base64()
         )),
     }
     line(format_args!("MTU = {}", tunnel.mtu));
-    if let Some(endpoint) = tunnel.endpoint {
+    if let Some(endpoint) = wireguard.endpoint {
         line(format_args!("ListenPort = {}", endpoint.port()));
     }
     line(format_args!(""));
@@ -53,7 +53,7 @@ pub(super) fn text(parts: &Parts<'_>) -> String {
         Some(key) => line(format_args!("PublicKey = {}", key.to_base64())),
         None => line(format_args!("# PublicKey = the edge's public key")),
     }
-    match (parts.preshared, tunnel.preshared_key) {
+    match (parts.preshared, wireguard.preshared_key) {
         (Some(key), _) => line(format_args!("PresharedKey = {}", key.to_base64())),
         (None, Some(_)) => line(format_args!(
             "# PresharedKey = the preshared key of this tunnel"

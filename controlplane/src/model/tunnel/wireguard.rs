@@ -1,21 +1,25 @@
-//! A WireGuard tunnel to a private network, and the account's identity towards its peers.
+//! A WireGuard tunnel, and the account's identity towards its peers.
 
 use std::net::SocketAddr;
 
-use dataplane::id::TunnelId;
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
-use ipnet::IpNet;
 use ring::rand::SecureRandom;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use super::{Fields, HexId, Refusal, Resource, Timestamp, address};
-
-/// Code of a refused tunnel field.
-pub const INVALID: u32 = 1003;
+use super::shared::{Defaults, Names, Shared};
+use super::{Kind, Tunnel};
+use crate::model::{Fields, HexId, Refusal, Resource};
 
 /// Inner MTU when none is given: 1500 less 80 for WireGuard over IPv6.
 pub const MTU_DEFAULT: u16 = 1420;
+
+/// What all kinds share, for this kind.
+const DEFAULTS: Defaults = Defaults {
+    names: Names::Free,
+    mtu: MTU_DEFAULT,
+    has_interface: false,
+    has_health_check: false,
+};
 
 /// The edge's X25519 identity in one account. Tunnels of an account share it, accounts never do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,42 +39,17 @@ impl Resource for Identity {
     }
 }
 
-/// A WireGuard tunnel.
+/// What only a WireGuard tunnel has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tunnel {
-    /// Its id.
-    pub id: Uuid,
-    /// Whose it is.
-    pub account_id: HexId,
-    /// How nodes call it; unique over all accounts.
-    pub number: TunnelId,
-    /// Its name, unique in the account.
-    pub name: String,
-    /// Its only vnet; never changes.
-    pub virtual_network_id: Uuid,
+pub struct WireGuard {
     /// The peer; unique in the account.
     pub peer_public_key: PublicKey,
     /// The key both sides add, if any.
     pub preshared_key: Option<PresharedKey>,
     /// Where the peer is; `None` waits for it.
     pub endpoint: Option<SocketAddr>,
-    /// Inner sources the peer may use; empty means: its routes.
-    pub allowed_prefixes: Vec<IpNet>,
-    /// Largest inner packet in bytes.
-    pub mtu: u16,
     /// Seconds between keepalives of ours; 0 is none.
     pub persistent_keepalive: u16,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-impl Resource for Tunnel {
-    const KIND: &'static str = "tunnel";
-    type Id = Uuid;
-
-    fn id(&self) -> Uuid {
-        self.id
-    }
 }
 
 /// A key that the customer gives, or asks us to make.
@@ -85,43 +64,42 @@ pub enum Wanted<K> {
 /// What a request to make or change a tunnel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// The name.
-    pub name: Option<String>,
-    /// The vnet.
-    pub virtual_network_id: Option<Uuid>,
+    /// What all kinds share.
+    pub shared: Shared,
     /// The peer's key.
     pub peer: Option<Wanted<PublicKey>>,
     /// The preshared key; `Some(None)` removes it.
     pub preshared_key: Option<Option<Wanted<PresharedKey>>>,
-    /// The endpoint; `Some(None)` removes it.
-    pub endpoint: Option<Option<SocketAddr>>,
-    /// The allowed prefixes.
-    pub allowed_prefixes: Option<Vec<IpNet>>,
-    /// The MTU.
-    pub mtu: Option<u16>,
+    /// The endpoint.
+    pub endpoint: Option<SocketAddr>,
     /// The keepalive in seconds.
-    pub persistent_keepalive: Option<u16>,
+    pub persistent_keepalive: u16,
 }
 
 impl Draft {
-    /// Reads the body of a create or change.
+    /// Reads the body of a create, or of a change to `old`.
     ///
     /// # Errors
     /// A field that is wrong or not carried.
-    pub fn read(mut fields: Fields) -> Result<Draft, Refusal> {
-        let name = fields.string("name", 100)?;
-        if name.as_deref().is_some_and(|name| name.trim().is_empty()) {
-            return Err(fields.refuse("name", "'name' must not be empty."));
+    pub fn read(mut fields: Fields, old: Option<&Tunnel>) -> Result<Draft, Refusal> {
+        let before = match old.map(|old| &old.kind) {
+            Some(Kind::WireGuard(before)) => Some(before),
+            Some(Kind::Gre(_) | Kind::Ipsec(_) | Kind::Interconnect(_)) | None => None,
+        };
+        let shared = Shared::read(&mut fields, old, &DEFAULTS)?;
+        let peer = read_peer(&mut fields)?;
+        if peer.is_none() && before.is_none() {
+            let why = "Give 'peer_public_key', or 'generate_peer_key': true.";
+            return Err(fields.refuse("peer_public_key", why));
         }
+        let keepalive = fields.integer("persistent_keepalive", 0..=65535)?;
+        let keepalive = keepalive.or_else(|| before.map(|before| before.persistent_keepalive));
         let draft = Draft {
-            name,
-            virtual_network_id: fields.uuid("virtual_network_id")?,
-            peer: read_peer(&mut fields)?,
+            shared,
+            peer,
             preshared_key: read_preshared_key(&mut fields)?,
-            endpoint: read_endpoint(&mut fields)?,
-            allowed_prefixes: read_prefixes(&mut fields)?,
-            mtu: fields.integer("mtu", 576..=9000)?,
-            persistent_keepalive: fields.integer("persistent_keepalive", 0..=65535)?,
+            endpoint: read_endpoint(&mut fields, before)?,
+            persistent_keepalive: keepalive.unwrap_or(0),
         };
         fields.finish()?;
         Ok(draft)
@@ -199,37 +177,21 @@ fn read_preshared_key(
     }
 }
 
-fn read_endpoint(fields: &mut Fields) -> Result<Option<Option<SocketAddr>>, Refusal> {
+fn read_endpoint(
+    fields: &mut Fields,
+    before: Option<&WireGuard>,
+) -> Result<Option<SocketAddr>, Refusal> {
     if fields.is_null("endpoint") {
-        return Ok(Some(None));
+        return Ok(None);
     }
     let wanted = "ADDRESS:PORT with an IP address, such as 198.51.100.11:51820";
     let Some(endpoint) = fields.parsed::<SocketAddr>("endpoint", wanted)? else {
-        return Ok(None);
+        return Ok(before.and_then(|before| before.endpoint));
     };
     let ip = endpoint.ip();
     if endpoint.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
         let message = format!("{endpoint} cannot be sent to: 'endpoint' must be {wanted}.");
         return Err(fields.refuse("endpoint", message));
     }
-    Ok(Some(Some(endpoint)))
-}
-
-fn read_prefixes(fields: &mut Fields) -> Result<Option<Vec<IpNet>>, Refusal> {
-    let Some(texts) = fields.strings("allowed_prefixes", 64)? else {
-        return Ok(None);
-    };
-    let mut prefixes = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        let at = format!("allowed_prefixes/{index}");
-        let prefix = address::parse_prefix(text).map_err(|why| fields.refuse(&at, why))?;
-        if let Some((range, purpose)) = address::reserved(&prefix) {
-            let why = format!("{prefix} lies inside {range}, which is reserved for {purpose}.");
-            return Err(fields.refuse(&at, why));
-        }
-        prefixes.push(prefix);
-    }
-    prefixes.sort();
-    prefixes.dedup();
-    Ok(Some(prefixes))
+    Ok(Some(endpoint))
 }

@@ -1,0 +1,44 @@
+//! `/accounts/{account}/magic`: tunnels of the product's kinds, and static routes (api.md 4).
+//!
+//! Every write takes `?validate_only=true`: all checks, no change.
+
+mod collection;
+mod psk;
+mod show;
+mod static_routes;
+mod tunnels;
+
+use axum::Router;
+
+use super::context::Shared;
+use super::input::Params;
+use crate::model::Refusal;
+use crate::store::Transaction;
+
+pub(super) use collection::Collection;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .merge(tunnels::routes(Collection::Gre))
+        .merge(tunnels::routes(Collection::Ipsec))
+        .merge(tunnels::routes(Collection::Interconnects))
+        .merge(psk::routes())
+        .merge(static_routes::routes())
+}
+
+/// Makes the change, or with `validate_only` only finds out whether it would be refused. Says
+/// whether it was made.
+async fn write<T: Send + 'static>(
+    shared: &Shared,
+    is_rehearsal: bool,
+    change: impl FnOnce(&mut Transaction) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    match is_rehearsal {
+        true => shared.rehearse(change).await,
+        false => shared.write(change).await,
+    }
+}
+
+fn is_rehearsal(params: &Params) -> Result<bool, Refusal> {
+    Ok(params.boolean("validate_only")?.unwrap_or(false))
+}

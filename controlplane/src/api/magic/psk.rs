@@ -1,0 +1,105 @@
+//! `/accounts/{account}/magic/ipsec_tunnels/{tunnel}/psk_generate` and `ipsec_tunnels/psk`.
+//!
+//! A key is shown in the answer of the request that made or gave it, and never again.
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::post;
+use ring::rand::SystemRandom;
+use serde_json::{Map, Value, json};
+
+use super::super::context::{self, Shared};
+use super::super::envelope::{Answer, one};
+use super::super::input::{At, Body, Params};
+use super::super::tunnels::no_random;
+use super::collection::Collection;
+use super::tunnels::{entries, find};
+use super::{is_rehearsal, write};
+use crate::model::tunnel::{INVALID, Kind, Psk, Tunnel};
+use crate::model::{Refusal, Timestamp};
+use crate::store::Transaction;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/accounts/{account}/magic/ipsec_tunnels/psk", post(set))
+        .route(
+            "/accounts/{account}/magic/ipsec_tunnels/{tunnel}/psk_generate",
+            post(generate),
+        )
+}
+
+async fn generate(
+    State(shared): State<Shared>,
+    At((account, id)): At<(String, String)>,
+    params: Params,
+) -> Answer {
+    let made = write(&shared, is_rehearsal(&params)?, move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?.id;
+        let tunnel = find(transaction.snapshot(), account, Collection::Ipsec, &id)?;
+        let psk = Psk::generate(&SystemRandom::new()).map_err(no_random)?;
+        Ok(apply(transaction, &tunnel, psk))
+    });
+    Ok(one(made.await?))
+}
+
+/// Sets several; those that cannot be set are named with the reason, and the others are set.
+async fn set(
+    State(shared): State<Shared>,
+    At(account): At<String>,
+    params: Params,
+    Body(mut body): Body,
+) -> Answer {
+    let asked = match body.get("validate_only") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(asked)) => Some(*asked),
+        Some(_) => {
+            let why = "'validate_only' must be true or false.";
+            return Err(Refusal::invalid(INVALID, why).at("validate_only"));
+        }
+    };
+    let is_rehearsal = is_rehearsal(&params)? || asked.unwrap_or(false);
+    let keys = body.get_mut("psks").map(Value::take);
+    let set = write(&shared, is_rehearsal, move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?.id;
+        let mut applied = Map::new();
+        let mut unapplied = Map::new();
+        for (id, entry) in entries(json!({"psks": keys}), "psks", INVALID)? {
+            let found = find(transaction.snapshot(), account, Collection::Ipsec, &id);
+            let psk = match entry["psk"].as_str() {
+                Some(text) => Psk::new(text.to_owned()),
+                None => Err("'psk' must be a string."),
+            };
+            match (found, psk) {
+                (Ok(tunnel), Ok(psk)) => {
+                    applied.insert(id, apply(transaction, &tunnel, psk));
+                }
+                (Err(why), _) => _ = unapplied.insert(id, json!(why.message)),
+                (Ok(_), Err(why)) => _ = unapplied.insert(id, json!(why)),
+            }
+        }
+        Ok(json!({"successfully_applied_psks": applied, "unapplied_psks": unapplied}))
+    });
+    Ok(one(set.await?))
+}
+
+/// Gives the tunnel the key; what the request's answer says of it.
+fn apply(transaction: &mut Transaction, tunnel: &Tunnel, psk: Psk) -> Value {
+    let now: Timestamp = transaction.now();
+    let mut tunnel = tunnel.clone();
+    let mut ipsec_id = None;
+    let (account, id) = (tunnel.account_id, tunnel.id);
+    let shown = psk.reveal().to_owned();
+    if let Kind::Ipsec(ipsec) = &mut tunnel.kind {
+        ipsec.psk = Some(psk);
+        ipsec.psk_set_at = Some(now);
+        ipsec_id = Some(ipsec.identities(account, id).key_id);
+    }
+    tunnel.modified_at = now;
+    transaction.put(tunnel);
+    json!({
+        "ipsec_id": ipsec_id,
+        "ipsec_tunnel_id": id.simple(),
+        "psk": shown,
+        "psk_metadata": {"last_generated_on": now},
+    })
+}

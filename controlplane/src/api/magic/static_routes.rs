@@ -1,0 +1,299 @@
+//! `/accounts/{account}/magic/routes`: prefixes, and the customer's side of a tunnel.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use dataplane::fib::CANDIDATES_MAX;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::super::context::{self, Shared};
+use super::super::envelope::{Answer, one};
+use super::super::input::{At, Body, Params};
+use super::super::routes::{TAKEN, UNKNOWN, vnet_of};
+use super::tunnels::{entries, keyed};
+use super::{is_rehearsal, show, write};
+use crate::model::route::INVALID;
+use crate::model::static_route::{Draft, StaticRoute};
+use crate::model::tunnel::Tunnel;
+use crate::model::{Fields, HexId, Refusal};
+use crate::store::{Snapshot, Transaction};
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route(
+            "/accounts/{account}/magic/routes",
+            get(list).post(create).put(bulk).delete(empty),
+        )
+        .route(
+            "/accounts/{account}/magic/routes/{route}",
+            get(read).put(update).delete(delete),
+        )
+}
+
+async fn create(
+    State(shared): State<Shared>,
+    At(account): At<String>,
+    params: Params,
+    Body(body): Body,
+) -> Answer {
+    let is_rehearsal = is_rehearsal(&params)?;
+    let made = write(&shared, is_rehearsal, move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?.id;
+        let draft = Draft::read(Fields::new(body, INVALID)?, None)?;
+        let route = drafted(transaction, (account, None), draft)?;
+        keep(transaction, std::slice::from_ref(&route)).map_err(|(_, why)| why)?;
+        Ok(show::route(transaction.snapshot(), &route))
+    });
+    let mut shown = made.await?;
+    if is_rehearsal {
+        shown["id"] = Value::Null;
+    }
+    // Clients read the object itself, the product's documents show a list (api.md 0).
+    let list = json!([shown]);
+    shown["routes"] = list;
+    Ok(one(shown))
+}
+
+async fn list(State(shared): State<Shared>, At(account): At<String>) -> Answer {
+    let snapshot = shared.snapshot();
+    let account = context::account(&snapshot, &account)?;
+    let routes = snapshot.statics_of(account.id);
+    let shown: Vec<Value> = routes.map(|route| show::route(&snapshot, route)).collect();
+    Ok(one(json!({"routes": shown})))
+}
+
+async fn read(State(shared): State<Shared>, At((account, id)): At<(String, String)>) -> Answer {
+    let snapshot = shared.snapshot();
+    let account = context::account(&snapshot, &account)?;
+    let route = find(&snapshot, account.id, &id)?;
+    Ok(one(json!({"route": show::route(&snapshot, &route)})))
+}
+
+async fn update(
+    State(shared): State<Shared>,
+    At((account, id)): At<(String, String)>,
+    params: Params,
+    Body(body): Body,
+) -> Answer {
+    let is_rehearsal = is_rehearsal(&params)?;
+    let changed = write(&shared, is_rehearsal, move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?.id;
+        let route = change(transaction, account, &id, body)?;
+        keep(transaction, std::slice::from_ref(&route)).map_err(|(_, why)| why)?;
+        Ok(show::route(transaction.snapshot(), &route))
+    });
+    let shown = changed.await?;
+    Ok(one(
+        json!({"modified": !is_rehearsal, "modified_route": shown}),
+    ))
+}
+
+/// Changes several, all or none.
+async fn bulk(
+    State(shared): State<Shared>,
+    At(account): At<String>,
+    params: Params,
+    Body(body): Body,
+) -> Answer {
+    let is_rehearsal = is_rehearsal(&params)?;
+    let changed = write(&shared, is_rehearsal, move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?.id;
+        let place = |index: usize| format!("/routes/{index}");
+        let mut routes = Vec::new();
+        for (index, (id, body)) in entries(body, "routes", INVALID)?.into_iter().enumerate() {
+            let route = change(transaction, account, &id, body);
+            routes.push(route.map_err(|why| why.within(&place(index)))?);
+        }
+        keep(transaction, &routes).map_err(|(index, why)| why.within(&place(index)))?;
+        let snapshot = transaction.snapshot();
+        let shown = routes.iter().map(|route| show::route(snapshot, route));
+        Ok(shown.collect::<Vec<Value>>())
+    });
+    let shown = changed.await?;
+    Ok(one(
+        json!({"modified": !is_rehearsal, "modified_routes": shown}),
+    ))
+}
+
+async fn delete(
+    State(shared): State<Shared>,
+    At((account, id)): At<(String, String)>,
+    params: Params,
+) -> Answer {
+    let is_rehearsal = is_rehearsal(&params)?;
+    let deleted = write(&shared, is_rehearsal, move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?.id;
+        let route = find(transaction.snapshot(), account, &id)?;
+        let shown = show::route(transaction.snapshot(), &route);
+        transaction.delete::<StaticRoute>(&route.id);
+        Ok(shown)
+    });
+    let shown = deleted.await?;
+    Ok(one(
+        json!({"deleted": !is_rehearsal, "deleted_route": shown}),
+    ))
+}
+
+/// Deletes those that the body names, all or none; without a body, all.
+async fn empty(
+    State(shared): State<Shared>,
+    At(account): At<String>,
+    params: Params,
+    Body(body): Body,
+) -> Answer {
+    let is_rehearsal = is_rehearsal(&params)?;
+    let deleted = write(&shared, is_rehearsal, move |transaction| {
+        let account = context::account(transaction.snapshot(), &account)?.id;
+        let routes: Vec<Arc<StaticRoute>> = match body.get("routes") {
+            None => transaction
+                .snapshot()
+                .statics_of(account)
+                .cloned()
+                .collect(),
+            Some(_) => {
+                let named = entries(body, "routes", INVALID)?.into_iter().enumerate();
+                let found = named.map(|(index, (id, _))| {
+                    let found = find(transaction.snapshot(), account, &id);
+                    found.map_err(|why| why.within(&format!("/routes/{index}/id")))
+                });
+                found.collect::<Result<_, _>>()?
+            }
+        };
+        let snapshot = transaction.snapshot();
+        let shown: Vec<Value> = routes.iter().map(|r| show::route(snapshot, r)).collect();
+        for route in &routes {
+            transaction.delete::<StaticRoute>(&route.id);
+        }
+        Ok(shown)
+    });
+    let shown = json!(deleted.await?);
+    let deleted = ("deleted", json!(!is_rehearsal));
+    Ok(one(keyed(&[deleted, ("deleted_routes", shown)])))
+}
+
+fn change(
+    transaction: &Transaction,
+    account: HexId,
+    id: &str,
+    body: Value,
+) -> Result<StaticRoute, Refusal> {
+    let old = find(transaction.snapshot(), account, id)?;
+    let draft = Draft::read(Fields::new(body, INVALID)?, Some(&old))?;
+    drafted(transaction, (account, Some(&old)), draft)
+}
+
+/// The route as the request wants it, not yet kept: finds the tunnel of the next hop.
+fn drafted(
+    transaction: &Transaction,
+    (account, old): (HexId, Option<&StaticRoute>),
+    draft: Draft,
+) -> Result<StaticRoute, Refusal> {
+    let snapshot = transaction.snapshot();
+    let vnet = match (draft.virtual_network_id, old) {
+        (None, Some(old)) => old.virtual_network_id,
+        (named, _) => vnet_of(snapshot, account, named)?,
+    };
+    let tunnel = tunnel_at(snapshot, account, vnet, draft.nexthop)?;
+    let now = transaction.now();
+    Ok(StaticRoute {
+        id: old.map_or_else(HexId::random, |old| old.id),
+        account_id: account,
+        virtual_network_id: vnet,
+        prefix: draft.prefix,
+        nexthop: draft.nexthop,
+        tunnel_id: tunnel.id,
+        priority: draft.priority,
+        weight: draft.weight,
+        description: draft.description,
+        created_on: old.map_or(now, |old| old.created_on),
+        modified_on: now,
+    })
+}
+
+/// The tunnel of the vnet whose customer's side is the next hop.
+fn tunnel_at(
+    snapshot: &Snapshot,
+    account: HexId,
+    vnet: Uuid,
+    nexthop: std::net::IpAddr,
+) -> Result<Arc<Tunnel>, Refusal> {
+    let leads_to =
+        |tunnel: &&Arc<Tunnel>| tunnel.interface.customer_sides().any(|ip| ip == nexthop);
+    if let Some(tunnel) = snapshot.tunnels_of(vnet).find(leads_to) {
+        return Ok(Arc::clone(tunnel));
+    }
+    let wrong = |why: String| Refusal::invalid(INVALID, why).at("nexthop");
+    let ours = snapshot
+        .tunnels_of(vnet)
+        .find(|tunnel| tunnel.interface.links().any(|link| link.addr() == nexthop));
+    if let Some(tunnel) = ours {
+        let same = |ip: &std::net::IpAddr| ip.is_ipv4() == nexthop.is_ipv4();
+        let theirs = tunnel.interface.customer_sides().find(same);
+        let theirs = theirs.map_or_else(String::new, |ip| format!(", {ip}"));
+        return Err(wrong(format!(
+            "{nexthop} is the edge's side of tunnel '{}': give the customer's{theirs}.",
+            tunnel.name
+        )));
+    }
+    let elsewhere = snapshot.tunnels_in(account).find(leads_to);
+    let hint = match elsewhere {
+        Some(tunnel) => format!(
+            " Tunnel '{}' of virtual network {} has it: give that 'virtual_network_id'.",
+            tunnel.name, tunnel.virtual_network_id
+        ),
+        None => " It is the other address of a tunnel's 'interface_address'.".to_owned(),
+    };
+    Err(wrong(format!(
+        "No tunnel of this virtual network has {nexthop} as its customer's side.{hint}"
+    )))
+}
+
+/// Keeps the routes, new or changed, when all of them fit to each other and to what there is. A
+/// refusal names the first that does not, by its place in the list.
+fn keep(transaction: &mut Transaction, routes: &[StaticRoute]) -> Result<(), (usize, Refusal)> {
+    for route in routes {
+        transaction.put(route.clone());
+    }
+    for (index, route) in routes.iter().enumerate() {
+        check(transaction.snapshot(), route).map_err(|refusal| (index, refusal))?;
+    }
+    Ok(())
+}
+
+fn check(snapshot: &Snapshot, route: &StaticRoute) -> Result<(), Refusal> {
+    let vnet = route.virtual_network_id;
+    let others = || {
+        let all = snapshot.statics_at(vnet, &route.prefix);
+        all.filter(|other| other.id != route.id)
+    };
+    if others().any(|other| other.tunnel_id == route.tunnel_id) {
+        let why = format!(
+            "There is a route of {} into the tunnel of {} already: change that one, or name \
+             another next hop.",
+            route.prefix, route.nexthop
+        );
+        return Err(Refusal::conflict(TAKEN, why).at("nexthop"));
+    }
+    let teamnet = usize::from(snapshot.indexes.rib.exact(vnet, &route.prefix).is_some());
+    if others().count() + teamnet >= CANDIDATES_MAX {
+        let why = format!(
+            "{} has {CANDIDATES_MAX} routes already, which is all.",
+            route.prefix
+        );
+        return Err(Refusal::conflict(TAKEN, why).at("prefix"));
+    }
+    Ok(())
+}
+
+fn find(snapshot: &Snapshot, account: HexId, id: &str) -> Result<Arc<StaticRoute>, Refusal> {
+    let found = id.parse().ok();
+    let found = found.and_then(|id: HexId| snapshot.static_routes.get(&id));
+    let unknown = || Refusal::not_found(UNKNOWN, "There is no such static route in this account.");
+    found
+        .filter(|route| route.account_id == account)
+        .cloned()
+        .ok_or_else(unknown)
+}

@@ -1,0 +1,380 @@
+//! Making, changing and deleting a tunnel of any kind: what must hold between tunnels.
+
+use std::sync::Arc;
+
+use dataplane::id::TunnelId;
+use uuid::Uuid;
+
+use super::{TAKEN, UNKNOWN};
+use crate::api::coverage;
+use crate::api::routes::vnet_of;
+use crate::model::counter::Numbered;
+use crate::model::route::Route;
+use crate::model::tunnel::{Gre, INVALID, Interconnect, Ipsec, Kind, Shared, Tunnel, WireGuard};
+use crate::model::{Fault, HexId, Refusal};
+use crate::options::Options;
+use crate::program;
+use crate::store::{Snapshot, Transaction};
+
+/// Code of a tunnel that something leads into.
+const IN_USE: u32 = 1018;
+
+/// The most routes that a refusal names.
+const NAMED_MAX: usize = 5;
+
+/// A new tunnel, not yet kept.
+pub(crate) fn fresh(
+    transaction: &mut Transaction,
+    account: HexId,
+    shared: Shared,
+    kind: Kind,
+) -> Result<Tunnel, Refusal> {
+    let vnet =
+        vnet_of(transaction.snapshot(), account, shared.virtual_network_id).map_err(|refusal| {
+            Refusal {
+                code: INVALID,
+                ..refusal
+            }
+        })?;
+    let number = transaction.number(Numbered::Tunnel, u32::MAX, |snapshot, number| {
+        snapshot.indexes.tunnels.contains_key(&TunnelId(number))
+    });
+    let number =
+        number.ok_or_else(|| Refusal::conflict(TAKEN, "All tunnel numbers are in use."))?;
+    Ok(Tunnel {
+        id: Uuid::new_v4(),
+        account_id: account,
+        number: TunnelId(number),
+        name: shared.name,
+        description: shared.description,
+        virtual_network_id: vnet,
+        interface: shared.interface,
+        allowed_prefixes: shared.allowed_prefixes,
+        mtu: shared.mtu,
+        health_check: shared.health_check,
+        kind,
+        created_at: transaction.now(),
+        modified_at: transaction.now(),
+    })
+}
+
+/// The old tunnel as the request wants it, not yet kept.
+pub(crate) fn amended(
+    transaction: &Transaction,
+    old: &Tunnel,
+    shared: Shared,
+    kind: Kind,
+) -> Result<Tunnel, Refusal> {
+    let is_moved = |id: Uuid| id != old.virtual_network_id;
+    if shared.virtual_network_id.is_some_and(is_moved) {
+        let why = "A tunnel stays in its virtual network: delete it and make a new one.";
+        return Err(Refusal::invalid(INVALID, why).at("virtual_network_id"));
+    }
+    Ok(Tunnel {
+        name: shared.name,
+        description: shared.description,
+        interface: shared.interface,
+        allowed_prefixes: shared.allowed_prefixes,
+        mtu: shared.mtu,
+        health_check: shared.health_check,
+        kind,
+        modified_at: transaction.now(),
+        ..old.clone()
+    })
+}
+
+/// Keeps the tunnels, new or changed, when all of them fit to each other and to what there is. A
+/// refusal names the first that does not, by its place in the list.
+pub(crate) fn keep(
+    transaction: &mut Transaction,
+    options: &Options,
+    tunnels: &[Tunnel],
+) -> Result<(), (usize, Refusal)> {
+    for tunnel in tunnels {
+        transaction.put(tunnel.clone());
+    }
+    for (index, tunnel) in tunnels.iter().enumerate() {
+        let fits = check(transaction.snapshot(), options, tunnel);
+        fits.map_err(|refusal| (index, refusal))?;
+    }
+    Ok(())
+}
+
+/// Deletes the tunnel with its teamnet routes (api.md 3.2); sentences that say what went with it.
+/// Static routes say a next hop themselves: as long as some lead here, it stays.
+pub(crate) fn delete(
+    transaction: &mut Transaction,
+    tunnel: &Tunnel,
+) -> Result<Vec<String>, Refusal> {
+    let statics = transaction.snapshot().statics_into(tunnel.id);
+    let statics: Vec<String> = statics.map(|route| route.prefix.to_string()).collect();
+    if !statics.is_empty() {
+        let why = format!(
+            "Tunnel '{}' is the next hop of {}: delete or change them first (magic/routes).",
+            tunnel.name,
+            named(&statics)
+        );
+        return Err(Refusal::conflict(IN_USE, why));
+    }
+    let routes: Vec<Arc<Route>> = {
+        let routes = transaction.snapshot().routes_into(tunnel.id);
+        routes.cloned().collect()
+    };
+    for route in &routes {
+        transaction.delete::<Route>(&route.id);
+    }
+    transaction.delete::<Tunnel>(&tunnel.id);
+    let prefixes: Vec<String> = routes
+        .iter()
+        .map(|route| route.network.to_string())
+        .collect();
+    Ok(match prefixes.is_empty() {
+        true => Vec::new(),
+        false => vec![format!("Deleted with the tunnel: {}.", named(&prefixes))],
+    })
+}
+
+/// The account's tunnel of this id, with or without dashes.
+pub(crate) fn find(snapshot: &Snapshot, account: HexId, id: &str) -> Result<Arc<Tunnel>, Refusal> {
+    let found = id
+        .parse()
+        .ok()
+        .and_then(|id: Uuid| snapshot.tunnels.get(&id));
+    let unknown = || Refusal::not_found(UNKNOWN, "There is no such tunnel in this account.");
+    found
+        .filter(|tunnel| tunnel.account_id == account)
+        .cloned()
+        .ok_or_else(unknown)
+}
+
+/// The system has no randomness.
+pub(crate) fn no_random(_: ring::error::Unspecified) -> Refusal {
+    Refusal::new(
+        Fault::Ours,
+        10_002,
+        "The system gives no random bytes for a key: try again.",
+    )
+}
+
+fn named(prefixes: &[String]) -> String {
+    let shown = &prefixes[..prefixes.len().min(NAMED_MAX)];
+    let rest = prefixes.len() - shown.len();
+    let plural = if prefixes.len() == 1 { "" } else { "s" };
+    let more = match rest {
+        0 => String::new(),
+        rest => format!(" and {rest} more"),
+    };
+    format!(
+        "{} route{plural} ({}{more})",
+        prefixes.len(),
+        shown.join(", ")
+    )
+}
+
+fn taken(name: &str, why: String) -> Refusal {
+    Refusal::conflict(TAKEN, why).at(name)
+}
+
+fn check(snapshot: &Snapshot, options: &Options, tunnel: &Tunnel) -> Result<(), Refusal> {
+    let mut others = snapshot
+        .tunnels_in(tunnel.account_id)
+        .filter(|other| other.id != tunnel.id);
+    if others.any(|other| other.name == tunnel.name) {
+        let why = format!("A tunnel with the name '{}' exists already.", tunnel.name);
+        return Err(taken("name", why));
+    }
+    check_interface(snapshot, tunnel)?;
+    let probes = tunnel.health_check.and_then(|check| check.config());
+    let is_aimed = probes.is_none_or(|probes| probes.target.is_some());
+    if !is_aimed && tunnel.interface.links().next().is_none() {
+        let why = "Probes go between two addresses: give 'interface_address', or a 'target'.";
+        return Err(Refusal::invalid(INVALID, why).at("health_check"));
+    }
+    match &tunnel.kind {
+        Kind::WireGuard(wireguard) => check_wireguard(snapshot, tunnel, wireguard)?,
+        Kind::Gre(gre) => check_gre(snapshot, options, tunnel, gre)?,
+        Kind::Ipsec(ipsec) => check_ipsec(snapshot, options, tunnel, ipsec)?,
+        Kind::Interconnect(link) => check_interconnect(snapshot, options, tunnel, link)?,
+    }
+    let routes = snapshot.routes_into(tunnel.id).map(|route| route.network);
+    let own = match tunnel.allowed_prefixes.is_empty() {
+        true => routes.collect(),
+        false => program::allowed(snapshot, tunnel),
+    };
+    coverage::check_allowed(snapshot, tunnel, &own).map_err(|why| taken("allowed_prefixes", why))
+}
+
+fn check_interface(snapshot: &Snapshot, tunnel: &Tunnel) -> Result<(), Refusal> {
+    let field = |link: &ipnet::IpNet| match link {
+        ipnet::IpNet::V4(_) => "interface_address",
+        ipnet::IpNet::V6(_) => "interface_address6",
+    };
+    let others = snapshot.tunnels_of(tunnel.virtual_network_id);
+    for other in others.filter(|other| other.id != tunnel.id) {
+        if let Some((own, theirs)) = tunnel.interface.overlap(&other.interface) {
+            let why = format!(
+                "{own} overlaps with {theirs} of tunnel '{}' in the same virtual network: choose \
+                 another link.",
+                other.name
+            );
+            return Err(taken(field(&own), why));
+        }
+    }
+    for route in snapshot.statics_into(tunnel.id) {
+        let is_kept = tunnel
+            .interface
+            .customer_sides()
+            .any(|ip| ip == route.nexthop);
+        if !is_kept {
+            let why = format!(
+                "The route of {} leads to {}, the customer's side of this tunnel: change the route \
+                 first.",
+                route.prefix, route.nexthop
+            );
+            let at = match route.nexthop.is_ipv4() {
+                true => "interface_address",
+                false => "interface_address6",
+            };
+            return Err(Refusal::conflict(IN_USE, why).at(at));
+        }
+    }
+    Ok(())
+}
+
+fn check_wireguard(
+    snapshot: &Snapshot,
+    tunnel: &Tunnel,
+    wireguard: &WireGuard,
+) -> Result<(), Refusal> {
+    let edge = snapshot.identities.get(&tunnel.account_id);
+    if edge.is_some_and(|edge| edge.private_key.public() == wireguard.peer_public_key) {
+        let why = "'peer_public_key' is the edge's own key: give the peer's.";
+        return Err(Refusal::invalid(INVALID, why).at("peer_public_key"));
+    }
+    for other in snapshot.tunnels_in(tunnel.account_id) {
+        let Kind::WireGuard(peer) = &other.kind else {
+            continue;
+        };
+        if other.id != tunnel.id && peer.peer_public_key == wireguard.peer_public_key {
+            let why = format!("Tunnel '{}' has this peer_public_key already.", other.name);
+            return Err(taken("peer_public_key", why));
+        }
+    }
+    Ok(())
+}
+
+/// The underlay is one for all accounts: what names a tunnel there is taken whoever has it.
+fn check_gre(
+    snapshot: &Snapshot,
+    options: &Options,
+    tunnel: &Tunnel,
+    gre: &Gre,
+) -> Result<(), Refusal> {
+    is_ours(
+        "cloudflare_gre_endpoint",
+        gre.local,
+        &options.gre_addresses,
+        "gre",
+    )?;
+    for other in snapshot.tunnels_between(gre.local, gre.remote) {
+        let Kind::Gre(there) = &other.kind else {
+            continue;
+        };
+        if other.id != tunnel.id && there.key_rx == gre.key_rx {
+            let why = format!(
+                "There is a GRE tunnel between {} and {} with this key already: give another \
+                 'key_rx' to one of them.",
+                gre.local, gre.remote
+            );
+            return Err(taken("customer_gre_endpoint", why));
+        }
+    }
+    Ok(())
+}
+
+fn check_ipsec(
+    snapshot: &Snapshot,
+    options: &Options,
+    tunnel: &Tunnel,
+    ipsec: &Ipsec,
+) -> Result<(), Refusal> {
+    is_ours(
+        "cloudflare_endpoint",
+        ipsec.local,
+        &options.ipsec_addresses,
+        "ipsec",
+    )?;
+    let Some(fqdn) = &ipsec.fqdn_id else {
+        return Ok(());
+    };
+    for other in snapshot.tunnels_in(tunnel.account_id) {
+        let Kind::Ipsec(there) = &other.kind else {
+            continue;
+        };
+        let is_same = there.fqdn_id.as_ref() == Some(fqdn) && there.local == ipsec.local;
+        if other.id != tunnel.id && is_same {
+            let why = format!(
+                "Tunnel '{}' has this fqdn_id at the same cloudflare_endpoint: change one of both.",
+                other.name
+            );
+            return Err(taken("custom_remote_identities/fqdn_id", why));
+        }
+    }
+    Ok(())
+}
+
+fn check_interconnect(
+    snapshot: &Snapshot,
+    options: &Options,
+    tunnel: &Tunnel,
+    link: &Interconnect,
+) -> Result<(), Refusal> {
+    if !options.devices.contains(&link.device) {
+        let why = "This edge hands out no such device: name one of its configuration's.";
+        return Err(Refusal::invalid(INVALID, why).at("device"));
+    }
+    let users = snapshot.indexes.devices.get(&link.device);
+    if users.is_some_and(|users| users.iter().any(|id| *id != tunnel.id)) {
+        let why = "This device belongs to another interconnect already.".to_owned();
+        return Err(taken("device", why));
+    }
+    Ok(())
+}
+
+/// Whether the edge takes tunnels of the kind at this address.
+fn is_ours(
+    field: &str,
+    address: std::net::IpAddr,
+    ours: &[std::net::IpAddr],
+    key: &str,
+) -> Result<(), Refusal> {
+    if ours.contains(&address) {
+        return Ok(());
+    }
+    let why = match ours {
+        [] => {
+            format!("This edge takes no such tunnels: it has no address for them ([router] {key}).")
+        }
+        ours => {
+            let ours: Vec<String> = ours.iter().map(ToString::to_string).collect();
+            format!(
+                "{address} is not an address of this edge: choose {}.",
+                ours.join(" or ")
+            )
+        }
+    };
+    Err(Refusal::invalid(INVALID, why).at(field))
+}
+
+/// Whether the customer's address alone may say who asks: the first tunnel between two addresses
+/// has that, over all accounts, and keeps it (api.md 4.3).
+pub(crate) fn claims_address(snapshot: &Snapshot, tunnel: Option<Uuid>, ipsec: &Ipsec) -> bool {
+    let Some(remote) = ipsec.remote else {
+        return false;
+    };
+    let mut others = snapshot.tunnels_between(ipsec.local, remote);
+    !others.any(|other| match &other.kind {
+        Kind::Ipsec(there) => Some(other.id) != tunnel && there.has_address_identity,
+        Kind::WireGuard(_) | Kind::Gre(_) | Kind::Interconnect(_) => false,
+    })
+}
