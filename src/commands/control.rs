@@ -52,7 +52,7 @@ fn options(config: &config::Edge) -> anyhow::Result<Options> {
         edge_addresses: config.proxy.edge_addresses.clone(),
         name_servers: config.dns.name_servers()?,
         dns_listen: config.dns.listen.clone(),
-        gre_addresses: Vec::new(),
+        gre_addresses: config.router.gre.clone(),
         ipsec_addresses: config.router.ipsec.clone(),
         devices: config.router.direct.clone(),
         wireguard_endpoint: config.router.endpoint.clone(),

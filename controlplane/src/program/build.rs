@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dataplane::fib::{Candidate, Candidates, Nexthop};
 use dataplane::id::{TunnelId, VnetId};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
-use dataplane::tunnel::{self, direct, wireguard};
+use dataplane::tunnel::{self, direct, gre, wireguard};
 use ipnet::IpNet;
 
 use super::ipsec;
@@ -92,7 +92,23 @@ fn kind(snapshot: &Snapshot, tunnel: &model::tunnel::Tunnel) -> Option<tunnel::C
             device: link.device.clone(),
         })),
         Kind::Ipsec(ipsec) => ipsec::config(tunnel, ipsec).map(tunnel::Config::IpSec),
-        Kind::Gre(_) => None,
+        Kind::Gre(ours) => Some(tunnel::Config::Gre(gre_config(ours))),
+    }
+}
+
+fn gre_config(tunnel: &model::tunnel::Gre) -> gre::Config {
+    gre::Config {
+        local: tunnel.local,
+        remote: tunnel.remote,
+        key_tx: tunnel.key_tx,
+        key_rx: tunnel.key_rx,
+        is_checksummed: tunnel.is_checksummed,
+        is_sequenced: tunnel.is_sequenced,
+        keepalive: tunnel.keepalive.map(|keepalive| gre::Keepalive {
+            interval_secs: keepalive.interval_secs,
+            retries: keepalive.retries,
+        }),
+        ttl: tunnel.ttl,
     }
 }
 
