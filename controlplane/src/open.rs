@@ -12,15 +12,17 @@ use uuid::Uuid;
 
 use crate::api;
 use crate::dns::{self, Authority, Edge, Question, Reply};
+use crate::keys::{Keys, MasterKey, ParseMasterKeyError};
 use crate::model::account::Account;
 use crate::model::counter::Numbered;
+use crate::model::key_check::KeyCheck;
 use crate::model::token::{self, Token};
 use crate::model::vnet::Vnet;
 use crate::model::{HexId, Timestamp};
 use crate::options::Options;
 use crate::program;
 use crate::status::NodeStatus;
-use crate::store::{Embedded, Objects, Snapshot, StoreError, Transaction, WriteError};
+use crate::store::{Embedded, Objects, Sealed, Snapshot, StoreError, Transaction, WriteError};
 
 /// Why a control plane did not open.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +55,25 @@ pub enum OpenError {
     /// What is stored cannot be read.
     #[error("cannot read the store")]
     Store(#[from] StoreError),
-    /// The first account could not be made.
-    #[error("cannot make the first account")]
+    /// The first account could not be made, or secrets could not be sealed.
+    #[error("cannot write the first objects")]
     FirstStart(#[source] Box<WriteError>),
+    /// The server's key cannot be read.
+    #[error("cannot read the server's key {path}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The server's key is none.
+    #[error("{path} holds no server key")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ParseMasterKeyError,
+    },
     /// The system has no randomness.
     #[error("the system gives no random bytes for a token")]
     Random,
@@ -67,6 +85,7 @@ pub struct ControlPlane(Arc<Inner>);
 
 struct Inner {
     objects: Arc<Objects>,
+    keys: Arc<Keys>,
     options: Options,
     first_token: Option<String>,
     origin_token: String,
@@ -86,14 +105,38 @@ impl ControlPlane {
     /// # Errors
     /// [`OpenError`], each with what to do about it.
     pub fn open(options: Options) -> Result<ControlPlane, OpenError> {
-        let objects = Objects::load(Box::new(open_store(&options)?))?;
         let random = SystemRandom::new();
         let no_random = |_: ring::error::Unspecified| OpenError::Random;
+        let store = open_store(&options)?;
+        let (master, is_new) = master_key(&options)?;
+        let keys = Arc::new(Keys::new(&master));
+        let store = Sealed::new(store, Arc::clone(&keys));
+        let has_plain = store.has_plain();
+        let objects = Objects::load(Box::new(store))?;
+        // Only a store that holds nothing sealed may get a new key: then it is written first.
+        if is_new {
+            write_key(&options.data_dir.join(KEY_FILE), &master)?;
+        }
+        seal_all(
+            &objects,
+            has_plain.load(std::sync::atomic::Ordering::Relaxed),
+        )?;
         let origin_token = token::secret(&random).map_err(no_random)?;
         let mut first_token = None;
         if objects.snapshot().accounts.iter().next().is_none() {
             let now = Timestamp::new(OffsetDateTime::now_utc());
-            let (token, secret) = Token::generate("first", now, &random).map_err(no_random)?;
+            let secret = token::secret(&random).map_err(no_random)?;
+            let token = Token {
+                id: HexId::random(),
+                name: "first".to_owned(),
+                account_id: None,
+                salt: None,
+                hash: keys.hash(&secret),
+                issued_on: now,
+                modified_on: None,
+                policies: None,
+                bounds: token::Bounds::default(),
+            };
             objects
                 .write(now, |transaction| {
                     first_account(transaction, token);
@@ -104,6 +147,7 @@ impl ControlPlane {
         }
         Ok(ControlPlane(Arc::new(Inner {
             objects: Arc::new(objects),
+            keys,
             options,
             first_token,
             origin_token,
@@ -126,10 +170,18 @@ impl ControlPlane {
         self.0.origin_token.clone()
     }
 
+    /// What is stored, for tests that look behind the API.
+    #[cfg(test)]
+    pub(crate) fn objects(&self) -> Arc<Objects> {
+        Arc::clone(&self.0.objects)
+    }
+
     /// Everything under `/client/v4` and `/origin/v1`.
     pub fn router(&self, status: Arc<dyn NodeStatus>) -> axum::Router {
         api::router(api::Context {
             objects: Arc::clone(&self.0.objects),
+            keys: Arc::clone(&self.0.keys),
+            limits: api::Limits::new(self.0.options.requests_per_sec_max),
             options: self.0.options.clone(),
             origin_token: self.0.origin_token.clone(),
             status,
@@ -179,6 +231,64 @@ fn open_store(options: &Options) -> Result<Embedded, OpenError> {
             source: Box::new(why),
         }
     })
+}
+
+/// The name of the key's file in the data directory.
+const KEY_FILE: &str = "key";
+
+/// The key that was given, or is in the data directory, or is new and not written yet.
+fn master_key(options: &Options) -> Result<(MasterKey, bool), OpenError> {
+    if let Some(key) = options.key {
+        return Ok((key, false));
+    }
+    let path = options.data_dir.join(KEY_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match text.parse() {
+            Ok(key) => Ok((key, false)),
+            Err(source) => Err(OpenError::Key { path, source }),
+        },
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+            let key = MasterKey::generate().ok().ok_or(OpenError::Random)?;
+            Ok((key, true))
+        }
+        Err(source) => Err(OpenError::KeyFile { path, source }),
+    }
+}
+
+/// Writes a new key, for its owner only. Durable before anything is sealed with it.
+fn write_key(path: &std::path::Path, key: &MasterKey) -> Result<(), OpenError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut open = std::fs::OpenOptions::new();
+    let made = open.write(true).create_new(true).mode(0o600).open(path);
+    let written = made.and_then(|mut file| {
+        file.write_all(format!("{}\n", key.to_base64()).as_bytes())?;
+        file.sync_all()?;
+        std::fs::File::open(path.parent().unwrap_or(path))?.sync_all()
+    });
+    written.map_err(|source| OpenError::KeyFile {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes again what an older version stored in clear, and a text to know the key by.
+fn seal_all(objects: &Objects, has_plain: bool) -> Result<(), OpenError> {
+    let snapshot = objects.snapshot();
+    if !has_plain && !snapshot.key_checks.is_empty() {
+        return Ok(());
+    }
+    let sealed = objects.write(Timestamp::new(OffsetDateTime::now_utc()), |transaction| {
+        transaction.put(KeyCheck {
+            text: "the key is right".to_owned(),
+        });
+        if has_plain {
+            transaction.write_secrets();
+        }
+        Ok(())
+    });
+    sealed.map_err(|why| OpenError::FirstStart(Box::new(why)))?;
+    Ok(())
 }
 
 /// The store holds private keys: only its owner reads it, from its first byte on.

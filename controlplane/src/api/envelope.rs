@@ -55,6 +55,7 @@ impl IntoResponse for Refusal {
             Fault::Conflict => StatusCode::CONFLICT,
             Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Fault::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Fault::Ours => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let mut error = json!({"code": self.code, "message": self.message});

@@ -1,18 +1,23 @@
 //! The HTTP API: envelope, authentication, paging, one file per resource.
 //!
 //! In: requests. Out: answers in the envelope, and transactions on the store. State: none of its own.
-//! A new resource is one file here with its `routes()`, and one line in [`router`].
+//! A new resource is one file here with its `routes()`, and one line in [`router`] that names the
+//! permission group which its routes need.
 
 mod accounts;
+mod audit;
 mod auth;
 mod context;
 mod coverage;
 mod envelope;
 mod input;
+mod limit;
 mod origins;
+mod permit;
 mod records;
 mod routes;
 mod spectrum;
+mod tokens;
 mod tunnels;
 mod user;
 mod vnets;
@@ -25,10 +30,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware;
 
+use crate::model::permission::Group;
 use crate::model::{Fault, Refusal};
 
 pub(crate) use context::Context;
 use context::Shared;
+pub(crate) use limit::Limits;
 
 /// Largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -36,15 +43,21 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// Everything under `/client/v4` and `/origin/v1`.
 pub(crate) fn router(context: Context) -> Router {
     let shared = Shared::new(context);
+    let guarded = |group, routes| permit::guarded(&shared, group, routes);
     let resources = Router::new()
-        .merge(accounts::routes())
-        .merge(records::routes())
-        .merge(routes::routes())
-        .merge(spectrum::routes())
-        .merge(tunnels::routes())
+        // Any token: these show what it knows, or check by themselves.
         .merge(user::routes())
-        .merge(vnets::routes())
-        .merge(zones::routes());
+        .merge(accounts::routes())
+        .merge(tokens::of_user())
+        .merge(audit::of_user())
+        .merge(guarded(Group::AccountTokens, tokens::of_account()))
+        .merge(guarded(Group::AuditLogs, audit::of_account()))
+        .merge(guarded(Group::Networks, routes::routes()))
+        .merge(guarded(Group::Networks, vnets::routes()))
+        .merge(guarded(Group::Tunnels, tunnels::routes()))
+        .merge(guarded(Group::Zones, zones::routes()))
+        .merge(guarded(Group::Dns, records::routes()))
+        .merge(guarded(Group::Spectrum, spectrum::routes()));
     let customers = middleware::from_fn_with_state(shared.clone(), auth::customer);
     let proxies = middleware::from_fn_with_state(shared.clone(), auth::proxy);
     let client = Router::new()

@@ -19,6 +19,8 @@ pub enum Fault {
     TooLarge,
     /// The body did not arrive in time.
     TooSlow,
+    /// Too many requests came.
+    TooMany,
     /// Ours: the store failed. A retry is safe; nothing was acknowledged.
     Ours,
 }

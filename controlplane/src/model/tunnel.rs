@@ -28,6 +28,7 @@ pub struct Identity {
 
 impl Resource for Identity {
     const KIND: &'static str = "identity";
+    const SECRETS: &'static [&'static str] = &["/private_key"];
     type Id = HexId;
 
     fn id(&self) -> HexId {
@@ -66,6 +67,7 @@ pub struct Tunnel {
 
 impl Resource for Tunnel {
     const KIND: &'static str = "tunnel";
+    const SECRETS: &'static [&'static str] = &["/preshared_key"];
     type Id = Uuid;
 
     fn id(&self) -> Uuid {

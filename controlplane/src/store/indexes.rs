@@ -11,6 +11,7 @@ use super::names::Names;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
+use crate::model::token::Token;
 use crate::model::tunnel::Tunnel;
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
@@ -50,6 +51,8 @@ pub struct Indexes {
     pub tunnels: OrdMap<TunnelId, Uuid>,
     /// Vnets by the number that nodes call them.
     pub vnets: OrdMap<VnetId, Uuid>,
+    /// Tokens by their hash.
+    pub tokens: OrdMap<String, HexId>,
     /// The default vnet of each account.
     pub default_vnets: OrdMap<HexId, OrdSet<Uuid>>,
 }
@@ -60,6 +63,13 @@ pub(super) fn zone(indexes: &mut Indexes, zone: &Zone, step: Step) {
     match step {
         Step::Add => indexes.zones.insert(zone.name.clone(), zone.id),
         Step::Remove => indexes.zones.remove(&zone.name),
+    };
+}
+
+pub(super) fn token(indexes: &mut Indexes, token: &Token, step: Step) {
+    match step {
+        Step::Add => indexes.tokens.insert(token.hash.clone(), token.id),
+        Step::Remove => indexes.tokens.remove(&token.hash),
     };
 }
 

@@ -6,10 +6,12 @@
 
 #[cfg(test)]
 mod crash;
+mod audit;
 mod embedded;
 mod indexes;
 mod names;
 mod objects;
+mod sealed;
 mod snapshot;
 mod table;
 #[cfg(test)]
@@ -17,10 +19,13 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::model::Resource;
+
 pub use embedded::Embedded;
 pub use indexes::{Indexes, Step};
 pub use names::Names;
 pub use objects::{Objects, Transaction, WriteError};
+pub use sealed::Sealed;
 pub use snapshot::{Snapshot, Tabled};
 pub use table::{Change, Table};
 
@@ -31,6 +36,16 @@ pub struct Write {
     pub key: String,
     /// The object's JSON; `None` removes it.
     pub value: Option<Vec<u8>>,
+}
+
+impl Write {
+    /// The object exists, so.
+    fn of<R: Resource>(object: &R) -> Write {
+        Write {
+            key: format!("{}/{}", R::KIND, object.id()),
+            value: Some(serde_json::to_vec(object).expect("objects have string keys only")),
+        }
+    }
 }
 
 /// Why the store did not do it. Nothing of the transaction is kept.
@@ -48,6 +63,15 @@ pub enum StoreError {
     /// The medium failed.
     #[error("the store failed")]
     Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A secret in the store was sealed with another key.
+    #[error(
+        "{key} in the store is sealed with another key: start with the key of this data directory \
+         (its file `key`, `key_file` of the configuration, or PORTCULLIS_KEY)"
+    )]
+    WrongKey {
+        /// The object's key.
+        key: String,
+    },
     /// What is stored cannot be read by this version.
     #[error("object {key} in the store cannot be read: it was written by another version")]
     Unreadable {

@@ -6,8 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::audit::Changed;
 use super::snapshot::{Snapshot, Tabled};
 use super::{Store, StoreError, Write};
+use crate::model::audit::{Actor, ENTRIES_MAX, Entry, Number};
 use crate::model::counter::{Counter, Numbered};
 use crate::model::{Refusal, Timestamp};
 
@@ -110,13 +112,31 @@ impl Objects {
         now: Timestamp,
         change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
     ) -> Result<(T, u64), WriteError> {
+        self.write_by(None, now, change)
+    }
+
+    /// The same, with the changes in the audit log as the actor's, in the same transaction. Without
+    /// an actor it is the server's own doing, and not logged.
+    ///
+    /// # Errors
+    /// As [`Objects::write`].
+    pub fn write_by<T>(
+        &self,
+        actor: Option<&Actor>,
+        now: Timestamp,
+        change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
+    ) -> Result<(T, u64), WriteError> {
         let mut head = self.head();
         let mut transaction = Transaction {
             snapshot: head.snapshot.clone(),
             writes: Vec::new(),
+            changed: actor.map(|_| Changed::default()),
             now,
         };
         let result = change(&mut transaction)?;
+        if let Some(actor) = actor {
+            transaction.log(actor, &head.snapshot);
+        }
         let Transaction {
             mut snapshot,
             writes,
@@ -233,6 +253,8 @@ fn next_group(pending: &mut Vec<Pending>) -> Vec<Pending> {
 pub struct Transaction {
     snapshot: Snapshot,
     writes: Vec<Write>,
+    /// What changed so far, if anybody wants to know.
+    changed: Option<Changed>,
     now: Timestamp,
 }
 
@@ -247,24 +269,45 @@ impl Transaction {
         self.now
     }
 
+    /// Writes every object that has secrets again, as it is: the store seals them.
+    pub fn write_secrets(&mut self) {
+        self.writes.extend(self.snapshot.secret_writes());
+    }
+
     /// The object exists, so.
     pub fn put<R: Tabled>(&mut self, object: R) {
-        let value = serde_json::to_vec(&object).expect("objects have string keys only");
-        self.writes.push(Write {
-            key: format!("{}/{}", R::KIND, object.id()),
-            value: Some(value),
-        });
+        let write = Write::of(&object);
+        if let Some(changed) = &mut self.changed {
+            changed.note(R::table(&self.snapshot).get(&object.id()), Some(&object));
+        }
+        self.writes.push(write);
         self.snapshot.put(object);
     }
 
     /// The object is gone; what it was.
     pub fn delete<R: Tabled>(&mut self, id: &R::Id) -> Option<Arc<R>> {
         let old = self.snapshot.delete::<R>(id)?;
+        if let Some(changed) = &mut self.changed {
+            changed.note(Some(&old), None);
+        }
         self.writes.push(Write {
             key: format!("{}/{id}", R::KIND),
             value: None,
         });
         Some(old)
+    }
+
+    /// Puts what changed since `before` into the audit log, and lets the log's oldest entries go.
+    fn log(&mut self, actor: &Actor, before: &Snapshot) {
+        let changed = self.changed.take().unwrap_or_default();
+        for entry in changed.entries(actor, self.now, before, &self.snapshot) {
+            self.put(entry);
+        }
+        while self.snapshot.audit.len() > ENTRIES_MAX
+            && let Some(oldest) = self.snapshot.audit.first().map(|entry| entry.number)
+        {
+            self.delete::<Entry>(&Number(oldest));
+        }
     }
 
     /// The next number of a kind, 1..=`max`: not reused while others are left.
