@@ -32,6 +32,11 @@ pub(crate) struct Edge {
     pub(crate) data_dir: PathBuf,
     /// Where the HTTP API listens.
     pub(crate) api_listen: SocketAddr,
+    /// The certificate chain, PEM, with which the API speaks TLS; without it HTTP in clear, which is
+    /// for loopback.
+    pub(crate) api_tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub(crate) api_tls_key: Option<PathBuf>,
     /// Requests a second that one token, or one address, may make for long, and five times that at
     /// once; default 1000, 0 is no limit.
     pub(crate) api_requests_per_sec: Option<u32>,

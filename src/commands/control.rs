@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
+use axum::serve::ListenerExt as _;
 use controlplane::{ControlPlane, MasterKey, NoNode, Options};
+use tokio::net::TcpListener;
 
+use crate::api_tls::{Certificate, TlsListener};
 use crate::config;
 
 /// Arguments of `portcullis control`.
@@ -77,25 +79,51 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     super::admin_runtime()?.block_on(async {
         let listener = listen(&config).await?;
         let api = plane.router(Arc::new(NoNode));
-        let server = axum::serve(listener, with_peer(api));
-        tracing::info!(api = %config.api_listen, "ready");
+        let certificate = certificate(&config)?;
+        tracing::info!(api = %config.api_listen, tls = certificate.is_some(), "ready");
         tokio::select! {
-            done = server.into_future() => done.context("the API ended"),
+            done = serve(listener, certificate, api) => done.context("the API ended"),
             signal = super::stop_signal() => signal,
         }
     })
 }
 
-/// The API, which is told where each request comes from.
-pub(super) fn with_peer(
+/// The API's certificate, if it has one. An API in clear that others can reach gives its tokens away.
+pub(super) fn certificate(config: &config::Edge) -> anyhow::Result<Option<Certificate>> {
+    match (&config.api_tls_certificate, &config.api_tls_key) {
+        (Some(chain), Some(key)) => Certificate::read(chain, key).map(Some),
+        (None, None) => {
+            if !config.api_listen.ip().is_loopback() {
+                tracing::warn!(api = %config.api_listen, "the API is in clear: give it a certificate");
+            }
+            Ok(None)
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            anyhow::bail!("give both api_tls_certificate and api_tls_key, or none")
+        }
+    }
+}
+
+/// Serves the API, which is told where each request comes from.
+pub(super) async fn serve(
+    listener: TcpListener,
+    certificate: Option<Certificate>,
     api: axum::Router,
-) -> IntoMakeServiceWithConnectInfo<axum::Router, SocketAddr> {
-    api.into_make_service_with_connect_info()
+) -> std::io::Result<()> {
+    let api = api.into_make_service_with_connect_info::<SocketAddr>();
+    match certificate {
+        None => axum::serve(listener, api).await,
+        Some(certificate) => {
+            let listener = TlsListener::start(listener, certificate)?;
+            // Taps nothing: axum gives the address of such listeners, and of no others.
+            axum::serve(listener.tap_io(|_| {}), api).await
+        }
+    }
 }
 
 /// Opens the API's socket.
-pub(super) async fn listen(config: &config::Edge) -> anyhow::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::bind(config.api_listen).await.with_context(|| {
+pub(super) async fn listen(config: &config::Edge) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(config.api_listen).await.with_context(|| {
         format!(
             "cannot listen for the API on {}: another process, perhaps a second portcullis, holds it, \
              or the address is not this machine's",

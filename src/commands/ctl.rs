@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use hyper::{Method, Uri};
 use serde_json::{Map, Value};
 
+use super::objects::{Api, Noun, collection, complaint, find, in_account};
 use crate::{client, table};
 
 /// Arguments of `portcullis ctl`.
@@ -22,49 +23,75 @@ use crate::{client, table};
   portcullis ctl record export --zone example.com         the zone as a BIND file
   portcullis ctl record import --zone example.com FILE    adds the records of one
   portcullis ctl route list --json
+  portcullis ctl tunnel delete office --dry-run        what would go along
+  portcullis ctl explain app.example.com               record, route and tunnel of a request
+  portcullis ctl apply -f edge-objects.toml
 
 A field is KEY=VALUE; a VALUE that is JSON (true, 5, [\"a\"], {\"b\":1}) is sent as such.")]
 pub(crate) struct Args {
-    /// What to work on.
-    #[arg(value_enum)]
-    noun: Noun,
+    #[command(subcommand)]
+    what: What,
+    /// The zone that records and apps belong to: its name or id.
+    #[arg(long, global = true)]
+    zone: Option<String>,
+    /// Print the API's result as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// The API, without /client/v4.
+    #[arg(
+        long,
+        global = true,
+        env = "PORTCULLIS_API",
+        default_value = "http://127.0.0.1:8787"
+    )]
+    api: Uri,
+    /// For an https:// API: PEM file with its certificate, or with its authority's.
+    #[arg(long, global = true, env = "PORTCULLIS_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The API token; the first one is in `data_dir/token`.
+    #[arg(long, global = true, env = "PORTCULLIS_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, global = true, env = "PORTCULLIS_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Zones: domains.
+    Zone(Words),
+    /// DNS records of a zone (--zone).
+    Record(Words),
+    /// Virtual networks.
+    Vnet(Words),
+    /// Routes: prefixes behind tunnels.
+    Route(Words),
+    /// WireGuard tunnels.
+    Tunnel(Words),
+    /// TCP and UDP apps of a zone (--zone).
+    App(Words),
+    /// API tokens.
+    Token(Words),
+    /// Which record, route and tunnel a request for a host would take, and why.
+    Explain {
+        /// The host name.
+        host: String,
+    },
+    /// Bring what exists in line with a file of objects: shows the difference, then asks.
+    Apply(super::apply::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Words {
     /// What to do.
     #[arg(value_enum)]
     verb: Verb,
     /// For show, update, delete and config: the object's id or name. For create and update: fields.
     #[arg(value_name = "ID | KEY=VALUE")]
     rest: Vec<String>,
-    /// The zone that records and apps belong to: its name or id.
+    /// With delete: only list what would go along.
     #[arg(long)]
-    zone: Option<String>,
-    /// Print the API's result as JSON.
-    #[arg(long)]
-    json: bool,
-    /// The API, without /client/v4.
-    #[arg(long, env = "PORTCULLIS_API", default_value = "http://127.0.0.1:8787")]
-    api: Uri,
-    /// The API token; the first one is in `data_dir/token`.
-    #[arg(long, env = "PORTCULLIS_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// A file that holds the token.
-    #[arg(long, env = "PORTCULLIS_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Noun {
-    /// Zones: domains.
-    Zone,
-    /// DNS records of a zone (--zone).
-    Record,
-    /// Virtual networks.
-    Vnet,
-    /// Routes: prefixes behind tunnels.
-    Route,
-    /// WireGuard tunnels.
-    Tunnel,
-    /// TCP and UDP apps of a zone (--zone).
-    App,
+    dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,117 +114,94 @@ enum Verb {
     Import,
 }
 
-impl Noun {
-    fn columns(self) -> &'static [&'static str] {
-        match self {
-            Noun::Zone => &["id", "name", "status"],
-            Noun::Record => &[
-                "id",
-                "type",
-                "name",
-                "content",
-                "priority",
-                "ttl",
-                "proxied",
-                "private_routing",
-            ],
-            Noun::Vnet => &["id", "name", "is_default_network", "comment"],
-            Noun::Route => &[
-                "id",
-                "network",
-                "virtual_network_name",
-                "tunnel_name",
-                "comment",
-            ],
-            Noun::Tunnel => &["id", "name", "status", "endpoint", "virtual_network_id"],
-            Noun::App => &[
-                "id",
-                "protocol",
-                "dns",
-                "origin_direct",
-                "virtual_network_id",
-            ],
-        }
-    }
-
-    /// What a person calls one of them by, beside its id.
-    fn name_field(self) -> &'static str {
-        match self {
-            Noun::Zone | Noun::Record | Noun::Vnet | Noun::Tunnel => "name",
-            Noun::Route => "network",
-            Noun::App => "protocol",
-        }
-    }
-}
-
 /// Runs one call and prints its result.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     super::admin_runtime()?.block_on(act(args))
 }
 
 async fn act(args: &Args) -> anyhow::Result<()> {
-    let token = token(args)?;
     let api = Api {
-        base: &args.api,
-        token: &token,
+        base: args.api.clone(),
+        caller: client::Caller {
+            token: token(args)?,
+            authorities: args.ca.clone(),
+        },
     };
-    let collection = collection(args, &api).await?;
-    let (id, fields) = match args.verb {
+    let zone = args.zone.as_deref();
+    match &args.what {
+        What::Zone(words) => objects(args, &api, Noun::Zone, words).await,
+        What::Record(words) => objects(args, &api, Noun::Record, words).await,
+        What::Vnet(words) => objects(args, &api, Noun::Vnet, words).await,
+        What::Route(words) => objects(args, &api, Noun::Route, words).await,
+        What::Tunnel(words) => objects(args, &api, Noun::Tunnel, words).await,
+        What::App(words) => objects(args, &api, Noun::App, words).await,
+        What::Token(words) => objects(args, &api, Noun::Token, words).await,
+        What::Explain { host } => explain(args, &api, host).await,
+        What::Apply(file) => {
+            anyhow::ensure!(
+                zone.is_none(),
+                "each record and app of the file names its zone"
+            );
+            super::apply::run(file, &api, args.json).await
+        }
+    }
+}
+
+async fn objects(args: &Args, api: &Api, noun: Noun, words: &Words) -> anyhow::Result<()> {
+    let collection = collection(noun, args.zone.as_deref(), api).await?;
+    let (id, fields) = match words.verb {
         Verb::List | Verb::Export | Verb::Import => (None, Map::new()),
-        Verb::Create => (None, fields(&args.rest)?),
+        Verb::Create => (None, fields(&words.rest)?),
         Verb::Show | Verb::Update | Verb::Delete | Verb::Config => {
-            let (name, rest) = args
+            let (name, rest) = words
                 .rest
                 .split_first()
                 .context("say which one: its id or name")?;
-            (
-                Some(find(&api, &collection, args.noun, name).await?),
-                fields(rest)?,
-            )
+            let id = find(api, &collection, noun, name).await?;
+            (Some(id), fields(rest)?)
         }
     };
     let path = id.map_or_else(|| collection.clone(), |id| format!("{collection}/{id}"));
-    let result = match args.verb {
+    let body = Value::Object(fields);
+    let result = match words.verb {
         Verb::List => Value::Array(api.all(&collection).await?),
         Verb::Show => api.call(Method::GET, &path, None).await?,
-        Verb::Create => {
-            api.call(Method::POST, &path, Some(&Value::Object(fields)))
-                .await?
-        }
-        Verb::Update => {
-            api.call(Method::PATCH, &path, Some(&Value::Object(fields)))
-                .await?
+        Verb::Create => api.call(Method::POST, &path, Some(&body)).await?,
+        Verb::Update => api.call(Method::PATCH, &path, Some(&body)).await?,
+        Verb::Delete if words.dry_run => {
+            let asked = format!("{path}?dry_run=true");
+            api.call(Method::DELETE, &asked, None).await?
         }
         Verb::Delete => api.call(Method::DELETE, &path, None).await?,
-        Verb::Config => return config(args.noun, &api, &path).await,
-        Verb::Export | Verb::Import => return zone_file(args, &api, &collection).await,
+        Verb::Config => return config(noun, api, &path).await,
+        Verb::Export | Verb::Import => return zone_file(noun, words, api, &collection).await,
     };
     match (&result, args.json) {
         (_, true) => table::json(&result),
-        (Value::Array(rows), false) => table::say(&table::rows(rows, args.noun.columns())),
+        (Value::Array(rows), false) => table::say(&table::rows(rows, noun.columns())),
         (one, false) => table::json(one),
     }
     Ok(())
 }
 
-async fn zone_file(args: &Args, api: &Api<'_>, collection: &str) -> anyhow::Result<()> {
-    if args.noun != Noun::Record {
+async fn zone_file(noun: Noun, words: &Words, api: &Api, collection: &str) -> anyhow::Result<()> {
+    if noun != Noun::Record {
         bail!("only records are in a zone file: portcullis ctl record export --zone example.com");
     }
-    if args.verb == Verb::Export {
+    if words.verb == Verb::Export {
         let uri = api.uri(&format!("{collection}/export"))?;
-        let answer = client::api(Method::GET, &uri, Some(api.token), None).await?;
+        let answer = client::api(Method::GET, &uri, &api.caller, None).await?;
         if !answer.status.is_success() {
             bail!("{}", complaint(&answer.json()?));
         }
         table::say(&String::from_utf8_lossy(&answer.body));
         return Ok(());
     }
-    let path = args.rest.first().context("say which file")?;
+    let path = words.rest.first().context("say which file")?;
     let file =
         std::fs::read_to_string(path).with_context(|| format!("cannot read the file {path}"))?;
     let uri = api.uri(&format!("{collection}/import"))?;
-    let answer = client::upload(&uri, Some(api.token), &file).await?.json()?;
+    let answer = client::upload(&uri, &api.caller, &file).await?.json()?;
     if answer["success"] != true {
         bail!("{}", complaint(&answer));
     }
@@ -205,14 +209,28 @@ async fn zone_file(args: &Args, api: &Api<'_>, collection: &str) -> anyhow::Resu
     Ok(())
 }
 
-async fn config(noun: Noun, api: &Api<'_>, path: &str) -> anyhow::Result<()> {
+async fn explain(args: &Args, api: &Api, host: &str) -> anyhow::Result<()> {
+    let path = in_account(api, &format!("explain/{host}")).await?;
+    let result = api.call(Method::GET, &path, None).await?;
+    if args.json {
+        table::json(&result);
+        return Ok(());
+    }
+    let steps = result["steps"].as_array().into_iter().flatten();
+    for step in steps.filter_map(Value::as_str) {
+        table::say(step);
+    }
+    Ok(())
+}
+
+async fn config(noun: Noun, api: &Api, path: &str) -> anyhow::Result<()> {
     if noun != Noun::Tunnel {
         bail!("only a tunnel has a ready-made configuration");
     }
     let answer = client::api(
         Method::GET,
         &api.uri(&format!("{path}/config"))?,
-        Some(api.token),
+        &api.caller,
         None,
     )
     .await?;
@@ -248,122 +266,6 @@ fn fields(words: &[String]) -> anyhow::Result<Map<String, Value>> {
         .collect()
 }
 
-/// The path of the collection that a noun names.
-async fn collection(args: &Args, api: &Api<'_>) -> anyhow::Result<String> {
-    let in_account = async |leaf: &str| {
-        let accounts = api.all("/accounts").await?;
-        let id = accounts.first().and_then(|account| account["id"].as_str());
-        let id = id.context("the token sees no account")?;
-        anyhow::Ok(format!("/accounts/{id}/{leaf}"))
-    };
-    let in_zone = async |leaf: &str| {
-        let zone = args
-            .zone
-            .as_deref()
-            .context("say which zone: --zone example.com")?;
-        let id = find(api, "/zones", Noun::Zone, zone).await?;
-        anyhow::Ok(format!("/zones/{id}/{leaf}"))
-    };
-    match args.noun {
-        Noun::Zone => Ok("/zones".into()),
-        Noun::Record => in_zone("dns_records").await,
-        Noun::App => in_zone("spectrum/apps").await,
-        Noun::Vnet => in_account("teamnet/virtual_networks").await,
-        Noun::Route => in_account("teamnet/routes").await,
-        Noun::Tunnel => in_account("wireguard_tunnels").await,
-    }
-}
-
-/// The id of the one object whose id or name is `wanted`.
-async fn find(api: &Api<'_>, collection: &str, noun: Noun, wanted: &str) -> anyhow::Result<String> {
-    let all = api.all(collection).await?;
-    let field = noun.name_field();
-    let mut found = all
-        .iter()
-        .filter(|one| one["id"] == wanted || one[field] == wanted);
-    let one = found
-        .next()
-        .with_context(|| format!("there is none with the id or {field} {wanted}"))?;
-    if found.next().is_some() {
-        bail!("several have the {field} {wanted}: say the id");
-    }
-    Ok(one["id"].as_str().unwrap_or_default().to_owned())
-}
-
-/// Where the API is, and who asks.
-struct Api<'a> {
-    base: &'a Uri,
-    token: &'a str,
-}
-
-impl Api<'_> {
-    fn uri(&self, path: &str) -> anyhow::Result<Uri> {
-        let base = self.base.to_string();
-        let uri = format!("{}/client/v4{path}", base.trim_end_matches('/'));
-        uri.parse()
-            .with_context(|| format!("{uri} is not an address"))
-    }
-
-    /// One call; an error of the API becomes one sentence.
-    async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<Value> {
-        let answer = client::api(method, &self.uri(path)?, Some(self.token), body).await?;
-        let mut envelope = answer.json()?;
-        if envelope["success"] != true {
-            bail!("{}", complaint(&envelope));
-        }
-        Ok(envelope["result"].take())
-    }
-
-    /// Every page of a list. Fifty rows a page is what every list allows.
-    async fn all(&self, path: &str) -> anyhow::Result<Vec<Value>> {
-        let mut rows = Vec::new();
-        for page in 1.. {
-            let page = format!("{path}?page={page}&per_page=50");
-            let Value::Array(mut more) = self.call(Method::GET, &page, None).await? else {
-                bail!("{path} is not a list")
-            };
-            // A list of one page answers every page alike.
-            if more.is_empty() || rows.first() == more.first() {
-                break;
-            }
-            rows.append(&mut more);
-        }
-        Ok(rows)
-    }
-}
-
-/// The API's errors in one line: code, sentence, field.
-fn complaint(envelope: &Value) -> String {
-    let one = |error: &Value| {
-        let field = error["source"]["pointer"]
-            .as_str()
-            .map_or(String::new(), |p| format!(" ({p})"));
-        format!(
-            "{} {}{field}",
-            error["code"],
-            error["message"].as_str().unwrap_or("no message")
-        )
-    };
-    let errors = envelope["errors"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let chain = errors
-        .iter()
-        .flat_map(|e| e["error_chain"].as_array().into_iter().flatten());
-    errors
-        .iter()
-        .chain(chain)
-        .map(one)
-        .collect::<Vec<_>>()
-        .join("; ")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -383,12 +285,5 @@ mod tests {
         let wanted =
             json!({"proxied": true, "name": "a.example.com", "list": ["x"], "ip": "10.0.0.1"});
         assert_eq!(object, wanted);
-    }
-
-    #[test]
-    fn a_complaint_names_code_sentence_and_field() {
-        let envelope = json!({"success": false, "errors": [
-            {"code": 1004, "message": "DNS Validation Error", "source": {"pointer": "/content"}}]});
-        assert_eq!(complaint(&envelope), "1004 DNS Validation Error (/content)");
     }
 }

@@ -1,5 +1,7 @@
 //! One file per subcommand: read the configuration, start the rooms, wait, stop them in order.
 
+mod objects;
+mod apply;
 pub(crate) mod control;
 pub(crate) mod ctl;
 pub(crate) mod edge;

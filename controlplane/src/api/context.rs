@@ -1,10 +1,11 @@
 //! What every handler has: the objects, the options, the node's status; and the checked ids of a path.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::dry_run;
 use super::limit::Limits;
 use crate::keys::Keys;
 use crate::model::account::Account;
@@ -75,6 +76,11 @@ impl Shared {
     ) -> Result<T, Refusal> {
         let objects = Arc::clone(&self.objects);
         let actor = ACTOR.try_with(Arc::clone).ok();
+        if let Some(slot) = dry_run::slot() {
+            let (result, touched) = objects.preview(now(), change)?;
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = touched;
+            return Ok(result);
+        }
         let write = move || objects.write_by(actor.as_deref(), now(), change);
         let written = tokio::task::spawn_blocking(write).await;
         let (result, revision) = match written {

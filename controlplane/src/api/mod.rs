@@ -9,7 +9,9 @@ mod audit;
 mod auth;
 mod context;
 mod coverage;
+mod dry_run;
 mod envelope;
+mod explain;
 mod input;
 mod limit;
 mod origins;
@@ -57,6 +59,7 @@ pub(crate) fn router(context: Context) -> Router {
         .merge(guarded(Group::Tunnels, tunnels::routes()))
         .merge(guarded(Group::Zones, zones::routes()))
         .merge(guarded(Group::Dns, records::routes()))
+        .merge(guarded(Group::Dns, explain::routes()))
         .merge(guarded(Group::Spectrum, spectrum::routes()));
     let customers = middleware::from_fn_with_state(shared.clone(), auth::customer);
     let proxies = middleware::from_fn_with_state(shared.clone(), auth::proxy);
@@ -64,6 +67,7 @@ pub(crate) fn router(context: Context) -> Router {
         .nest("/client/v4", resources)
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn(dry_run::layer))
         .layer(customers);
     let origin = Router::new()
         .nest("/origin/v1", origins::routes())

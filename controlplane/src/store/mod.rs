@@ -24,7 +24,7 @@ use crate::model::Resource;
 pub use embedded::Embedded;
 pub use indexes::{Indexes, Step};
 pub use names::Names;
-pub use objects::{Objects, Transaction, WriteError};
+pub use objects::{Objects, Touched, Transaction, WriteError};
 pub use sealed::Sealed;
 pub use snapshot::{Snapshot, Tabled};
 pub use table::{Change, Table};

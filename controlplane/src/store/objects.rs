@@ -160,6 +160,27 @@ impl Objects {
         Ok((result, revision))
     }
 
+    /// Runs `change` as [`Objects::write`] would and keeps nothing of it; its result, and what it
+    /// would have changed.
+    ///
+    /// # Errors
+    /// What `change` refuses.
+    pub fn preview<T>(
+        &self,
+        now: Timestamp,
+        change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
+    ) -> Result<(T, Vec<Touched>), Refusal> {
+        let mut transaction = Transaction {
+            snapshot: (*self.snapshot()).clone(),
+            writes: Vec::new(),
+            changed: None,
+            now,
+        };
+        let result = change(&mut transaction)?;
+        let touched = transaction.writes.iter().filter_map(Touched::by);
+        Ok((result, touched.collect()))
+    }
+
     /// Waits until the outcome of a transaction is known; takes pending ones to the disk itself when
     /// no other thread does.
     fn settle<'a>(
@@ -246,6 +267,28 @@ fn next_group(pending: &mut Vec<Pending>) -> Vec<Pending> {
     });
     let count = fits.count().max(1).min(pending.len());
     pending.drain(..count).collect()
+}
+
+/// An object that a transaction would change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// Its kind.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// Whether it would be gone.
+    pub is_gone: bool,
+}
+
+impl Touched {
+    fn by(write: &Write) -> Option<Touched> {
+        let (kind, id) = write.key.split_once('/')?;
+        Some(Touched {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+            is_gone: write.value.is_none(),
+        })
+    }
 }
 
 /// A copy of everything, and the writes that made it differ.

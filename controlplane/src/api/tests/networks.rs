@@ -199,3 +199,60 @@ async fn two_vnets_with_the_same_prefixes_give_disjoint_specs() {
             .all(|key| left.vnets.contains_key(&key.vnet))
     );
 }
+
+#[tokio::test]
+async fn a_delete_that_is_only_asked_about_lists_what_would_go_along_and_changes_nothing() {
+    let world = World::new().await;
+    let tunnel = world.tunnel("site", None).await;
+    let route = world.route("10.0.0.0/24", &tunnel, None).await;
+    let before = *world.plane.revision().borrow();
+    let path = format!("/accounts/{}/wireguard_tunnels/{tunnel}", world.account);
+    let (status, answer) = world.delete(&format!("{path}?dry_run=true")).await;
+    assert_eq!(status, 200);
+    let gone = json!([{"type": "route", "id": route}, {"type": "tunnel", "id": tunnel}]);
+    assert_eq!(
+        answer["result"],
+        json!({"dry_run": true, "deletes": gone, "changes": []})
+    );
+    assert_eq!(*world.plane.revision().borrow(), before);
+    assert_eq!(world.get(&path).await.0, 200);
+    let vnets = format!("/accounts/{}/teamnet/virtual_networks", world.account);
+    let default = id(&world.get(&vnets).await.1["result"][0]);
+    let (status, answer) = world
+        .delete(&format!("{vnets}/{default}?dry_run=true"))
+        .await;
+    assert_eq!((status, code(&answer)), (409, 1006));
+}
+
+#[tokio::test]
+async fn a_host_is_explained_by_record_route_and_tunnel_and_another_accounts_is_not() {
+    let world = World::new().await;
+    let zone = world.zone("example.com").await;
+    let tunnel = world.tunnel("site", None).await;
+    let route = world.route("10.0.0.0/24", &tunnel, None).await;
+    let body =
+        json!({"type": "A", "name": "*.example.com", "content": "10.0.0.50", "proxied": true});
+    let record = id(&world
+        .made(&format!("/zones/{zone}/dns_records"), body)
+        .await);
+    let explain = async |host: &str| {
+        let path = format!("/accounts/{}/explain/{host}", world.account);
+        let (status, answer) = world.get(&path).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["result"].clone()
+    };
+    let shown = explain("app.example.com").await;
+    assert_eq!(shown["zone"]["id"], json!(zone));
+    assert_eq!(shown["records"][0]["id"], json!(record));
+    let origin = &shown["origins"][0];
+    assert_eq!(origin["address"], json!("10.0.0.50"));
+    assert_eq!(origin["route"]["id"], json!(route));
+    assert_eq!(origin["tunnel"]["id"], json!(tunnel));
+    // No node is attached: nothing is known to be up, and nothing is claimed.
+    assert_eq!(shown["is_served"], json!(false));
+    let shown = explain("app.example.net").await;
+    assert_eq!(
+        (&shown["zone"], shown["steps"].as_array().unwrap().len()),
+        (&json!(null), 1)
+    );
+}
