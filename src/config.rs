@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use dataplane::id::Workers;
 use dataplane::io::TunBackend;
+use dataplane::source;
+use dataplane::tunnel::gre;
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -78,6 +80,8 @@ pub(crate) struct Router {
     pub(crate) userspace_buffer: Option<usize>,
     /// UDP addresses at which peers reach this node.
     pub(crate) listen: Vec<SocketAddr>,
+    /// Addresses at which GRE tunnels end; none without. Needs CAP_NET_RAW.
+    pub(crate) gre: Vec<IpAddr>,
     /// `host:port` printed into peers' ready-made configurations.
     pub(crate) endpoint: Option<String>,
 }
@@ -94,6 +98,7 @@ impl Default for Router {
             userspace_flows: None,
             userspace_buffer: None,
             listen,
+            gre: Vec::new(),
             endpoint: None,
         }
     }
@@ -180,8 +185,10 @@ pub(crate) struct Site {
     pub(crate) admin_socket: PathBuf,
     /// The packet side.
     pub(crate) router: SiteRouter,
-    /// The tunnel to the edge.
-    pub(crate) wireguard: SiteWireGuard,
+    /// The tunnel to the edge: this, or `[gre]`.
+    pub(crate) wireguard: Option<SiteWireGuard>,
+    /// The tunnel to the edge, where it is GRE.
+    pub(crate) gre: Option<SiteGre>,
     /// Networks behind TUN devices that this router makes: of containers, virtual machines,
     /// namespaces.
     #[serde(default)]
@@ -206,8 +213,9 @@ pub(crate) struct SiteRouter {
     pub(crate) tun: String,
     #[serde(default)]
     pub(crate) tun_backend: Backend,
-    #[serde(default = "mtu")]
-    pub(crate) mtu: u16,
+    /// Largest inner packet; default 1420 for WireGuard, 1476 for GRE (1464 with key, checksum or
+    /// sequence number).
+    pub(crate) mtu: Option<u16>,
     /// UDP addresses to send from; default any port on every address.
     #[serde(default)]
     pub(crate) listen: Vec<SocketAddr>,
@@ -235,6 +243,115 @@ pub(crate) struct SiteWireGuard {
     pub(crate) keepalive: u16,
     /// What is reached through the edge; default the whole source range.
     pub(crate) routes: Option<Vec<ipnet::IpNet>>,
+}
+
+/// `[gre]` of a site.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SiteGre {
+    /// This side's address, on which GRE is taken.
+    pub(crate) local: IpAddr,
+    /// The edge's.
+    pub(crate) remote: IpAddr,
+    /// The key of both directions; default none. Or:
+    pub(crate) key: Option<u32>,
+    /// that of what is sent,
+    pub(crate) key_tx: Option<u32>,
+    /// and that of what comes.
+    pub(crate) key_rx: Option<u32>,
+    /// Packets are sent with a checksum, and must have one.
+    #[serde(default)]
+    pub(crate) checksum: bool,
+    /// Packets are numbered, and late ones are dropped.
+    #[serde(default)]
+    pub(crate) sequence: bool,
+    /// Seconds between keepalives; default none are sent. The edge's are answered in any case.
+    pub(crate) keepalive_secs: Option<u16>,
+    /// Keepalives without an answer after which the tunnel counts as down.
+    #[serde(default = "retries")]
+    pub(crate) keepalive_retries: u8,
+    /// TTL of the outer header.
+    #[serde(default = "ttl")]
+    pub(crate) ttl: u8,
+    /// What is reached through the edge; default the whole source range.
+    pub(crate) routes: Option<Vec<ipnet::IpNet>>,
+}
+
+fn retries() -> u8 {
+    3
+}
+
+fn ttl() -> u8 {
+    gre::TTL_DEFAULT
+}
+
+impl SiteGre {
+    /// The tunnel as the router has it.
+    pub(crate) fn tunnel(&self) -> anyhow::Result<gre::Config> {
+        if self.key.is_some() && (self.key_tx.is_some() || self.key_rx.is_some()) {
+            anyhow::bail!("[gre] has either key, or key_tx and key_rx");
+        }
+        Ok(gre::Config {
+            local: self.local,
+            remote: self.remote,
+            key_tx: self.key.or(self.key_tx),
+            key_rx: self.key.or(self.key_rx),
+            is_checksummed: self.checksum,
+            is_sequenced: self.sequence,
+            keepalive: self.keepalive_secs.map(|interval_secs| gre::Keepalive {
+                interval_secs,
+                retries: self.keepalive_retries,
+            }),
+            ttl: self.ttl,
+        })
+    }
+}
+
+/// The tunnel of a site to the edge.
+#[derive(Debug)]
+pub(crate) enum Uplink<'a> {
+    WireGuard(&'a SiteWireGuard),
+    Gre(&'a SiteGre),
+}
+
+impl Site {
+    /// The tunnel to the edge.
+    pub(crate) fn uplink(&self) -> anyhow::Result<Uplink<'_>> {
+        match (&self.wireguard, &self.gre) {
+            (Some(wireguard), None) => Ok(Uplink::WireGuard(wireguard)),
+            (None, Some(gre)) => Ok(Uplink::Gre(gre)),
+            (None, None) | (Some(_), Some(_)) => {
+                anyhow::bail!("a site has one tunnel to the edge: give [wireguard] or [gre]")
+            }
+        }
+    }
+}
+
+impl Uplink<'_> {
+    /// Its largest inner packet over an underlay of 1500 bytes, where the configuration does not say.
+    pub(crate) fn mtu(&self) -> u16 {
+        match self {
+            Self::WireGuard(_) => mtu(),
+            // 24 bytes of headers (RFC 2784), and up to 12 for what is optional.
+            Self::Gre(gre)
+                if gre.key.or(gre.key_tx).is_none() && !gre.checksum && !gre.sequence =>
+            {
+                1476
+            }
+            Self::Gre(_) => 1464,
+        }
+    }
+
+    /// What is reached through it.
+    pub(crate) fn routes(&self) -> Vec<ipnet::IpNet> {
+        let routes = match self {
+            Self::WireGuard(wireguard) => &wireguard.routes,
+            Self::Gre(gre) => &gre.routes,
+        };
+        routes
+            .clone()
+            .unwrap_or_else(|| vec![source::RANGE_V4.into(), source::RANGE_V6.into()])
+    }
 }
 
 /// Keeps a NAT binding open: 25 s is what WireGuard's own documentation advises.

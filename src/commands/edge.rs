@@ -112,7 +112,7 @@ fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
         workers: config.router.workers,
         listen: config.router.listen.clone(),
         ipsec: Vec::new(),
-        gre: Vec::new(),
+        gre: config.router.gre.clone(),
         overlay: overlay(&config.router, slice),
         endpoint_cache: Some(config.data_dir.join("endpoints.json")),
     })

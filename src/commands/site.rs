@@ -7,8 +7,9 @@ use dataplane::fib::Nexthop;
 use dataplane::id::{TunnelId, VnetId};
 use dataplane::io::{Overlay, Router, RouterConfig, TunConfig};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
-use dataplane::{source, tunnel};
+use dataplane::tunnel;
 
+use crate::config::Uplink;
 use crate::{admin, config};
 
 /// Arguments of `portcullis site`.
@@ -27,24 +28,30 @@ const TUNNEL: TunnelId = TunnelId(1);
 /// Runs until a signal.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config: config::Site = config::read(&args.config)?;
-    let spec = spec(&config)?;
-    let listen = if config.router.listen.is_empty() {
-        vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))]
-    } else {
-        config.router.listen.clone()
+    let uplink = config.uplink()?;
+    let spec = spec(&config, &uplink)?;
+    let mut listen = config.router.listen.clone();
+    let (edge, gre) = match &uplink {
+        Uplink::WireGuard(wireguard) => {
+            if listen.is_empty() {
+                listen.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+            }
+            (wireguard.endpoint.to_string(), Vec::new())
+        }
+        Uplink::Gre(gre) => (gre.remote.to_string(), vec![gre.local]),
     };
     let router = RouterConfig {
         tun: TunConfig {
             name: config.router.tun.clone(),
-            mtu: config.router.mtu,
+            mtu: mtu(&config, &uplink),
             backend: config.router.tun_backend.into(),
         },
         workers: None,
         listen,
         ipsec: Vec::new(),
-        gre: Vec::new(),
+        gre,
         overlay: Overlay::Site {
-            routes: [routes(&config), direct_prefixes(&config)].concat(),
+            routes: [uplink.routes(), direct_prefixes(&config)].concat(),
             address: config.router.address,
         },
         endpoint_cache: None,
@@ -56,7 +63,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let served = super::admin_runtime()?.block_on(async {
         admin::serve(&config.admin_socket, handle.clone(), None)?;
-        tracing::info!(edge = %config.wireguard.endpoint, "ready");
+        tracing::info!(%edge, "ready");
         tokio::select! {
             signal = super::stop_signal() => signal,
             failed = super::router_failed(&handle) => Err(failed),
@@ -66,13 +73,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     served
 }
 
-/// What is reached through the edge.
-fn routes(config: &config::Site) -> Vec<ipnet::IpNet> {
-    config
-        .wireguard
-        .routes
-        .clone()
-        .unwrap_or_else(|| vec![source::RANGE_V4.into(), source::RANGE_V6.into()])
+/// Largest inner packet.
+fn mtu(config: &config::Site, uplink: &Uplink<'_>) -> u16 {
+    config.router.mtu.unwrap_or_else(|| uplink.mtu())
 }
 
 /// What is behind direct links.
@@ -83,23 +86,26 @@ fn direct_prefixes(config: &config::Site) -> Vec<ipnet::IpNet> {
 
 /// The site's desired state: the edge behind the tunnel, the LAN behind this machine,
 /// other networks behind direct links.
-fn spec(config: &config::Site) -> anyhow::Result<Spec> {
-    let far = routes(config);
-    let wireguard = tunnel::wireguard::Config {
-        private_key: config.wireguard.private_key()?,
-        peer: config.wireguard.peer_public_key,
-        preshared_key: config.wireguard.preshared_key,
-        endpoint: Some(config.wireguard.endpoint),
-        keepalive: Some(config.wireguard.keepalive),
+fn spec(config: &config::Site, uplink: &Uplink<'_>) -> anyhow::Result<Spec> {
+    let (far, mtu) = (uplink.routes(), mtu(config, uplink));
+    let kind = match uplink {
+        Uplink::WireGuard(wireguard) => tunnel::Config::WireGuard(tunnel::wireguard::Config {
+            private_key: wireguard.private_key()?,
+            peer: wireguard.peer_public_key,
+            preshared_key: wireguard.preshared_key,
+            endpoint: Some(wireguard.endpoint),
+            keepalive: Some(wireguard.keepalive),
+        }),
+        Uplink::Gre(gre) => tunnel::Config::Gre(gre.tunnel()?),
     };
     let tunnel = Tunnel {
         vnet: VNET,
         name: "edge".into(),
-        mtu: config.router.mtu,
+        mtu,
         allowed: far.clone(),
         interface: Vec::new(),
         health: None,
-        kind: tunnel::Config::WireGuard(wireguard),
+        kind,
     };
     let mut spec = Spec {
         revision: 1,
@@ -117,7 +123,7 @@ fn spec(config: &config::Site) -> anyhow::Result<Spec> {
         let tunnel = Tunnel {
             vnet: VNET,
             name: device.clone(),
-            mtu: config.router.mtu,
+            mtu,
             allowed: direct.prefixes.clone(),
             interface: Vec::new(),
             health: None,

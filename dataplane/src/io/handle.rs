@@ -1,6 +1,7 @@
 //! The face of a running router: told, looked at, and shut down from here.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -45,6 +46,15 @@ pub(super) struct Line {
     pub(super) wake: Arc<EventFd>,
 }
 
+/// What the router was started with, and tunnels are made by.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// How packets cross the devices of direct links: as they cross the TUN.
+    pub(super) backend: TunBackend,
+    /// Addresses that have GRE.
+    pub(super) gre: Vec<IpAddr>,
+}
+
 /// What has to be ended.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -78,8 +88,7 @@ struct Inner {
     /// One to each worker, in order.
     lines: Vec<Line>,
     endpoints: Arc<Endpoints>,
-    /// How packets cross the devices of direct links: as they cross the TUN.
-    backend: TunBackend,
+    own: Own,
     /// The devices that direct links have.
     links: Mutex<HashMap<TunnelId, String>>,
     opener: Option<Opener>,
@@ -90,7 +99,7 @@ impl Handle {
     pub(super) fn new(
         programmer: Programmer,
         lines: Vec<Line>,
-        backend: TunBackend,
+        own: Own,
         endpoints: Arc<Endpoints>,
         opener: Option<Opener>,
         running: Running,
@@ -100,7 +109,7 @@ impl Handle {
             programmer: Mutex::new(programmer),
             tables,
             lines,
-            backend,
+            own,
             links: Mutex::default(),
             endpoints,
             opener,
@@ -229,6 +238,10 @@ impl Inner {
                     self.attach(&self.lines[owner], id, &config.device, put.mtu)?;
                     None
                 }
+                tunnel::Config::Gre(config) => {
+                    check_local("gre", config.local, &self.own.gre)?;
+                    None
+                }
             },
             TunnelChange::Delete(_) => {
                 self.endpoints.delete(id);
@@ -266,7 +279,7 @@ impl Inner {
         let config = TunConfig {
             name: device.to_owned(),
             mtu,
-            backend: self.backend,
+            backend: self.own.backend,
         };
         let mut tuns = Tun::open(&config, Workers::ONE).map_err(|error| error.to_string())?;
         routes::raise(device, mtu).map_err(|error| error.to_string())?;
@@ -295,6 +308,17 @@ impl Inner {
         join(keeper);
         kernel.take_down();
     }
+}
+
+/// A tunnel by raw IP is between addresses that the router listens on.
+fn check_local(key: &str, local: IpAddr, listened: &[IpAddr]) -> Result<(), String> {
+    if listened.contains(&local) {
+        return Ok(());
+    }
+    Err(format!(
+        "local is {local}, where this router does not listen: add it to {key} under [router], and \
+         restart"
+    ))
 }
 
 /// Stops workers, and waits until they have.

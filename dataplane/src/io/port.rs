@@ -17,7 +17,7 @@ const QUEUE_TRAINS: usize = 16;
 /// A train that waits.
 #[derive(Debug)]
 struct Train {
-    to: SocketAddr,
+    way: Way,
     segment_size: usize,
     bytes: Vec<u8>,
 }
@@ -68,7 +68,7 @@ impl Port {
 
     fn new(carrier: Carrier, local: SocketAddr, socket: Socket) -> Self {
         let empty = || Train {
-            to: local,
+            way: Way::wireguard(local),
             segment_size: 1,
             bytes: Vec::new(),
         };
@@ -127,6 +127,8 @@ impl Port {
                     remote: train.from,
                     carrier: self.carrier,
                     local: own_address(self.carrier, self.local),
+                    class: train.class,
+                    ttl: 0,
                 };
                 each(way, &mut buffer[..bytes], train.segment_size);
                 Ok(Read { datagrams, bytes })
@@ -156,7 +158,7 @@ impl Port {
     /// Sends a train, or queues it.
     pub(super) fn send(
         &mut self,
-        to: SocketAddr,
+        way: &Way,
         segment_size: usize,
         train: &[u8],
         counters: &mut Counters,
@@ -164,12 +166,12 @@ impl Port {
         let from = if self.is_waiting() {
             0
         } else {
-            match self.socket.send(to, segment_size, train, counters) {
+            match self.socket.send(way, segment_size, train, counters) {
                 Some(from) => from,
                 None => return,
             }
         };
-        self.queue(to, segment_size, &train[from..], counters);
+        self.queue(way, segment_size, &train[from..], counters);
     }
 
     /// Sends what waits, as far as the socket takes it.
@@ -178,7 +180,7 @@ impl Port {
             let train = &mut self.ring[self.head];
             let sent = self
                 .socket
-                .send(train.to, train.segment_size, &train.bytes, counters);
+                .send(&train.way, train.segment_size, &train.bytes, counters);
             if let Some(from) = sent {
                 train.bytes.drain(..from);
                 return;
@@ -189,14 +191,14 @@ impl Port {
         }
     }
 
-    fn queue(&mut self, to: SocketAddr, segment_size: usize, rest: &[u8], counters: &mut Counters) {
+    fn queue(&mut self, way: &Way, segment_size: usize, rest: &[u8], counters: &mut Counters) {
         if self.waiting == QUEUE_TRAINS {
             counters.udp_queue_full += 1;
             return;
         }
         let tail = (self.head + self.waiting) % QUEUE_TRAINS;
         let train = &mut self.ring[tail];
-        train.to = to;
+        train.way = *way;
         train.segment_size = segment_size;
         // Grows to the longest train once, then is used again.
         train.bytes.clear();
@@ -219,18 +221,19 @@ impl Socket {
     /// Sends and counts. `Some(from)`: the socket is full, what begins at `from` has to wait.
     fn send(
         &mut self,
-        to: SocketAddr,
+        way: &Way,
         segment_size: usize,
         train: &[u8],
         counters: &mut Counters,
     ) -> Option<usize> {
         match self {
             Self::Udp(socket) => {
-                let sent = socket.send(to, segment_size, train);
+                let marked = socket.mark(way.class);
+                let sent = marked.and_then(|()| socket.send(way.remote, segment_size, train));
                 count(sent, segment_size, train, counters)
             }
             Self::Raw(socket) => {
-                let sent = socket.send(to, segment_size, train);
+                let sent = socket.send(way, segment_size, train);
                 count_raw(sent, segment_size, train, counters)
             }
         }
@@ -313,7 +316,7 @@ mod tests {
         let (mut a, mut b) = (port(), port());
         let mut counters = Counters::default();
         for n in 0..20_u8 {
-            a.queue(b.local, 100, &[n; 10], &mut counters);
+            a.queue(&Way::wireguard(b.local), 100, &[n; 10], &mut counters);
         }
         assert_eq!(
             (counters.udp_trains_queued, counters.udp_queue_full),
@@ -337,7 +340,7 @@ mod tests {
         let mut a = port();
         let mut counters = Counters::default();
         let nowhere = "255.255.255.255:9".parse().unwrap();
-        a.send(nowhere, 10, &[0; 10], &mut counters);
+        a.send(&Way::wireguard(nowhere), 10, &[0; 10], &mut counters);
         assert_eq!(counters.udp_send_errors, 1);
         assert!(!a.is_waiting());
     }

@@ -13,10 +13,13 @@ use socket2::{Domain, Protocol, SockAddr, Type};
 use crate::id::{WorkerId, Workers};
 use crate::packet::{Carrier, Way};
 use crate::tunnel::DATAGRAM_LEN_MAX;
+use crate::wire::ecn;
 
 use super::udp::{Sent, set_buffers};
 use super::{steer, sys};
 
+/// The system's own TTL (`net.ipv4.ip_default_ttl`).
+const TTL: u32 = 64;
 /// Packets of one receive call, each with its part of the worker's super-buffer.
 const PACKETS_MAX: usize = 7;
 /// An IPv4 header with all its options, and the longest datagram behind it.
@@ -37,6 +40,8 @@ pub(super) struct Socket {
     socket: socket2::Socket,
     carrier: Carrier,
     local: IpAddr,
+    /// Traffic class and TTL of what is sent.
+    marks: (u8, u8),
 }
 
 /// What one receive call gave.
@@ -82,6 +87,7 @@ impl Socket {
             socket,
             carrier,
             local,
+            marks: (0, 0),
         })
     }
 
@@ -104,16 +110,20 @@ impl Socket {
         let mut received = Received::default();
         let packets = buffer.chunks_mut(PACKET_BYTES);
         for (packet, (len, from)) in packets.zip(&arrived[..count]) {
-            let payload = packet
-                .get_mut(..*len)
-                .and_then(|packet| without_header(packet, self.local.is_ipv4()));
+            let packet = packet.get_mut(..*len);
+            let class = packet.as_deref().map_or(0, |packet| self.class_of(packet));
+            let payload = packet.and_then(|packet| without_header(packet, self.local.is_ipv4()));
             let (Some(payload), Some(from)) = (payload, from) else {
                 received.errors += 1;
                 continue;
             };
             received.packets += 1;
             received.bytes += payload.len();
-            each(Way::raw(self.carrier, self.local, from.ip()), payload);
+            let way = Way {
+                class,
+                ..Way::raw(self.carrier, self.local, from.ip())
+            };
+            each(way, payload);
         }
         Ok(received)
     }
@@ -125,11 +135,12 @@ impl Socket {
     /// Those of sendmmsg(2) about the destination; the rest of the train is lost.
     pub(super) fn send(
         &mut self,
-        to: SocketAddr,
+        way: &Way,
         segment_size: usize,
         train: &[u8],
     ) -> io::Result<Sent> {
-        let to = SockAddr::from(to);
+        self.mark(way)?;
+        let to = SockAddr::from(way.remote);
         let segment_size = segment_size.max(1);
         let mut from = 0;
         while from < train.len() {
@@ -142,6 +153,38 @@ impl Socket {
             }
         }
         Ok(Sent::Whole)
+    }
+}
+
+impl Socket {
+    /// What the outer header of a packet that came says. That of IPv6 is not given along.
+    fn class_of(&self, packet: &[u8]) -> u8 {
+        if self.local.is_ipv4() {
+            ecn::class(packet)
+        } else {
+            0
+        }
+    }
+
+    /// Has the headers of what is sent next say what the way says. A call only where that changes.
+    fn mark(&mut self, way: &Way) -> io::Result<()> {
+        let marks = (way.class, way.ttl);
+        if marks == self.marks {
+            return Ok(());
+        }
+        let ttl = match way.ttl {
+            0 => TTL,
+            ttl => u32::from(ttl),
+        };
+        if self.local.is_ipv4() {
+            self.socket.set_tos_v4(way.class.into())?;
+            self.socket.set_ttl_v4(ttl)?;
+        } else {
+            self.socket.set_tclass_v6(way.class.into())?;
+            self.socket.set_unicast_hops_v6(ttl)?;
+        }
+        self.marks = marks;
+        Ok(())
     }
 }
 

@@ -23,7 +23,7 @@ use crate::source::Slice;
 
 use super::endpoints::{Endpoints, Heard};
 use super::exchange::{self, Exchange};
-use super::handle::{Handle, Kernel, Line, Running, stop};
+use super::handle::{Handle, Kernel, Line, Own, Running, stop};
 use super::overlay::Face;
 use super::routes::{self, Plan, RouteError, Side};
 use super::tun::{Tun, TunConfig, TunError};
@@ -272,7 +272,10 @@ fn run(
     Ok(Handle::new(
         programmer,
         parts.lines,
-        config.tun.backend,
+        Own {
+            backend: config.tun.backend,
+            gre: config.gre,
+        },
         endpoints,
         opener,
         running,

@@ -31,6 +31,8 @@ pub struct Socket {
     local: SocketAddr,
     /// Whether trains still go out in one call.
     is_gso: bool,
+    /// Traffic class of what is sent.
+    class: u8,
     control: Vec<u8>,
 }
 
@@ -43,6 +45,8 @@ pub struct Received {
     pub len: usize,
     /// Length of each datagram but the last, which may be shorter; never 0.
     pub segment_size: usize,
+    /// DSCP and ECN, the same of all.
+    pub class: u8,
 }
 
 /// What became of a train.
@@ -113,11 +117,17 @@ impl Socket {
         // 0 is "no segmentation by default": asks only whether the kernel knows the option.
         let is_gso = nix::sys::socket::setsockopt(&socket, sockopt::UdpGsoSegment, &0).is_ok();
         let local = socket.local_addr()?.as_socket().unwrap_or(local);
+        if local.is_ipv4() {
+            socket.set_recv_tos_v4(true)?;
+        } else {
+            socket.set_recv_tclass_v6(true)?;
+        }
         Ok(Self {
             socket,
             local,
             is_gso,
-            control: cmsg_space!(i32),
+            class: 0,
+            control: cmsg_space!(i32, i32),
         })
     }
 
@@ -146,9 +156,14 @@ impl Socket {
         }
         let len = message.bytes;
         let mut segment_size = len.max(1);
+        let mut class = 0;
         for control in message.cmsgs()? {
             if let ControlMessageOwned::UdpGroSegments(size) = control {
                 segment_size = usize::try_from(size).unwrap_or(len).clamp(1, len.max(1));
+            } else if let ControlMessageOwned::Ipv4Tos(tos) = control {
+                class = tos;
+            } else if let ControlMessageOwned::Ipv6TClass(tclass) = control {
+                class = u8::try_from(tclass).unwrap_or(0);
             }
         }
         let from = message
@@ -160,7 +175,25 @@ impl Socket {
             from,
             len,
             segment_size,
+            class,
         })
+    }
+
+    /// Has the headers of what is sent next say this. A call only where it changes.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn mark(&mut self, class: u8) -> io::Result<()> {
+        if class == self.class {
+            return Ok(());
+        }
+        if self.local.is_ipv4() {
+            self.socket.set_tos_v4(class.into())?;
+        } else {
+            self.socket.set_tclass_v6(class.into())?;
+        }
+        self.class = class;
+        Ok(())
     }
 
     /// Sends `train`: datagrams of `segment_size` bytes, the last may be shorter.

@@ -440,7 +440,7 @@ impl Worker {
                     let mut ports = self.ports.iter_mut();
                     match ports.find(|port| port.carries(&way)) {
                         Some(port) => {
-                            port.send(way.remote, segment_size, bytes, &mut self.counters);
+                            port.send(&way, segment_size, bytes, &mut self.counters);
                         }
                         None => self.counters.udp_no_socket += 1,
                     }

@@ -36,6 +36,8 @@ pub struct Counters {
     pub handed_over: u64,
     /// Packets and datagrams that another worker handed over.
     pub handed_in: u64,
+    /// Fragments that packets longer than a tunnel's MTU were cut into.
+    pub fragments: u64,
     /// ICMP errors that were sent.
     pub icmp_errors: u64,
     /// ICMP errors that were not sent because there were too many.
@@ -59,6 +61,7 @@ impl Default for Counters {
             forwarded_packets: 0,
             handed_over: 0,
             handed_in: 0,
+            fragments: 0,
             icmp_errors: 0,
             icmp_errors_limited: 0,
             drops: [0; DropReason::ALL.len()],
@@ -100,6 +103,7 @@ impl Counters {
             ("forwarded_packets", self.forwarded_packets),
             ("handed_over", self.handed_over),
             ("handed_in", self.handed_in),
+            ("fragments", self.fragments),
             ("icmp_errors", self.icmp_errors),
             ("icmp_errors_limited", self.icmp_errors_limited),
         ];

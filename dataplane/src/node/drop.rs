@@ -93,6 +93,12 @@ reasons! {
     UnknownIdentity = "unknown_identity",
     /// A handshake of a peer that is not configured.
     UnknownPeer = "unknown_peer",
+    /// A GRE packet between addresses, or with a key, that name no tunnel.
+    GreNameUnknown = "gre_name_unknown",
+    /// A GRE packet whose checksum is wrong, or missing where the tunnel asks for it.
+    GreChecksum = "gre_checksum",
+    /// Out of a tunnel: there was congestion on its way, and the packet's transport cannot be told.
+    Congestion = "congestion",
 }
 
 impl From<Malformed> for DropReason {
@@ -117,6 +123,8 @@ impl From<Refusal> for DropReason {
             Refusal::NoEndpoint => Self::NoEndpoint,
             Refusal::QueueFull => Self::QueueFull,
             Refusal::OutboxFull => Self::OutboxFull,
+            Refusal::NameUnknown => Self::GreNameUnknown,
+            Refusal::Checksum => Self::GreChecksum,
         }
     }
 }

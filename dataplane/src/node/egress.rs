@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use crate::fib::Nexthop;
 use crate::id::{TunnelId, VnetId};
-use crate::packet::{Exit, Offload, Parcel, Segments};
+use crate::packet::{Exit, Fragments, Offload, Parcel, Segments, may_cut};
 use crate::source;
 use crate::tunnel::Handle;
-use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
+use crate::wire::{flow, mss};
 
 use super::router::{Arrival, Place, Sender};
 use super::{DropReason, Node, Role, icmp};
@@ -55,10 +55,12 @@ impl Node {
             self.report(ErrorKind::TimeExceeded, from, packet, now);
             return Err(DropReason::TtlExceeded);
         }
-        if Segments::new(packet, offload)?.len_max() > usize::from(mtu) {
+        let is_long = Segments::new(packet, offload)?.len_max() > usize::from(mtu);
+        if is_long && !may_cut(packet) {
             self.report(ErrorKind::PacketTooBig { mtu }, from, packet, now);
             return Err(DropReason::TooBig);
         }
+        mss::clamp(packet, mtu, offload.checksum.is_some());
         match place {
             Place::Here(_) => self.send_into(to, (packet, offload), scratch, now),
             Place::At(owner) => {
@@ -79,7 +81,10 @@ impl Node {
     ) -> Result<(), DropReason> {
         let mut segments = Segments::new(packet, offload)?;
         let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
-        if link.vnet == vnet && matches!(link.place, Place::Here(Handle::Direct(_))) {
+        let mtu = link.mtu;
+        let is_whole = matches!(link.place, Place::Here(Handle::Direct(_)))
+            && segments.len_max() <= usize::from(mtu);
+        if link.vnet == vnet && is_whole {
             let is_sent = self.deliver_whole(Exit::Link(tunnel), packet, offload);
             let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
             if !is_sent {
@@ -90,7 +95,7 @@ impl Node {
             return Ok(());
         }
         while let Some(len) = segments.next_into(scratch) {
-            if let Err(reason) = self.encap(tunnel, vnet, (scratch, len), now) {
+            if let Err(reason) = self.encap_pieces((tunnel, vnet), (scratch, len), mtu, now) {
                 // Each piece is a packet of its own: the last one's reason is counted by the caller.
                 let left = segments.remaining();
                 if left == 0 {
@@ -100,6 +105,32 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Encapsulates one packet, in pieces where it is longer than the tunnel takes.
+    pub(super) fn encap_pieces(
+        &mut self,
+        (tunnel, vnet): (TunnelId, VnetId),
+        (packet, len): (&mut [u8], usize),
+        mtu: u16,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if len <= usize::from(mtu) {
+            return self.encap(tunnel, vnet, (packet, len), now);
+        }
+        let mut fragments = Fragments::new(&packet[..len], mtu)?;
+        let mut piece = std::mem::take(&mut self.piece);
+        let mut done = Ok(());
+        while let Some(len) = fragments.next_into(&mut piece) {
+            self.counters.fragments += 1;
+            done = self.encap(tunnel, vnet, (&mut piece, len), now);
+            if done.is_err() {
+                // Without this one the others are of no use.
+                break;
+            }
+        }
+        self.piece = piece;
+        done
     }
 
     /// The vnet that a source address was lent to, if it is one of this node's. Which worker's it

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use crate::fib::{Guard, Nexthop};
 use crate::id::{TunnelId, VnetId, WorkerId};
-use crate::packet::{Carrier, Exit, Offload, Parcel, Segments, Way};
+use crate::packet::{Carrier, Exit, Offload, Parcel, Segments, Way, may_cut};
 use crate::program::VnetTables;
 use crate::source;
 use crate::tunnel::{Decap, Tunnels};
-use crate::wire::flow;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
+use crate::wire::{ecn, flow, mss};
 
 use super::router::{Arrival, Place, Sender};
 use super::{DropReason, Node, NodeConfig, Role, icmp};
@@ -47,13 +47,22 @@ impl Node {
             }
             Decap::Elsewhere { tunnel } => {
                 let owner = self.config.workers.owner(tunnel);
-                let parcel = Parcel::Initiation(way.remote, tunnel);
+                let parcel = match way.carrier {
+                    Carrier::WireGuard => Parcel::Initiation(way.remote, tunnel),
+                    Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => {
+                        Parcel::Underlay(way)
+                    }
+                };
                 return self.hand_over(owner, arrival, parcel, datagram);
             }
         };
         self.counters.decap_packets += 1;
         self.counters.decap_bytes += icmp::widen(len);
-        let routed = self.route_inner(tunnel, (scratch, len), now, guard);
+        let routed = if ecn::apply(&mut scratch[..len], way.class) {
+            self.route_inner(tunnel, (scratch, len), now, guard)
+        } else {
+            Err(DropReason::Congestion)
+        };
         if routed.is_err()
             && let Some(link) = self.links.get_mut(&tunnel)
         {
@@ -97,7 +106,7 @@ impl Node {
         guard: &Guard,
     ) -> Result<(), DropReason> {
         let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
-        let vnet = link.vnet;
+        let (vnet, mtu) = (link.vnet, link.mtu);
         let inner = Inner::parse(&scratch[..len])?;
         if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
             return Err(DropReason::NotUnicast);
@@ -106,6 +115,7 @@ impl Node {
         let tables = self.tables.vnet(vnet, guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, inner.src, guard)?;
         link.rx.add(len);
+        mss::clamp(&mut scratch[..len], mtu, false);
         match self.verdict(tables, vnet, &inner, guard)? {
             Verdict::Deliver => self.deliver(&scratch[..len], &inner),
             Verdict::Forward(to) if to == tunnel => Err(DropReason::RouteLoops),
@@ -127,7 +137,7 @@ impl Node {
         now: Instant,
     ) -> Result<(), DropReason> {
         let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
-        let vnet = link.vnet;
+        let (vnet, mtu) = (link.vnet, link.mtu);
         let inner = Inner::parse(packet)?;
         if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
             return Err(DropReason::LinkLocalNoise);
@@ -138,6 +148,7 @@ impl Node {
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, inner.src, &guard)?;
         link.rx.add_all(packets, packet.len());
+        mss::clamp(packet, mtu, offload.checksum.is_some());
         match self.verdict(tables, vnet, &inner, &guard)? {
             Verdict::Deliver => {
                 if !self.deliver_whole(Exit::Overlay, packet, offload) {
@@ -221,7 +232,7 @@ impl Node {
         now: Instant,
     ) -> Result<(), DropReason> {
         let (mtu, _) = self.link(to, vnet)?;
-        if len > usize::from(mtu) {
+        if len > usize::from(mtu) && !may_cut(&scratch[..len]) {
             let kind = ErrorKind::PacketTooBig { mtu };
             self.report_to_tunnel(kind, from, &scratch[..len], now);
             return Err(DropReason::TooBig);
@@ -230,7 +241,8 @@ impl Node {
             self.report_to_tunnel(ErrorKind::TimeExceeded, from, &scratch[..len], now);
             return Err(DropReason::TtlExceeded);
         }
-        self.encap(to, vnet, (scratch, len), now)?;
+        mss::clamp(&mut scratch[..len], mtu, false);
+        self.encap_pieces((to, vnet), (scratch, len), mtu, now)?;
         self.counters.forwarded_packets += 1;
         Ok(())
     }

@@ -63,6 +63,8 @@ pub struct Node {
     passage: Passage,
     /// One packet between splitter and tunnel, or between tunnel and overlay.
     scratch: Box<[u8]>,
+    /// A fragment between cutter and tunnel.
+    pub(super) piece: Box<[u8]>,
 }
 
 /// A tunnel as the node knows it.
@@ -150,6 +152,7 @@ impl Node {
             is_delivered_by_owner: false,
             passage: Passage::Closed,
             scratch: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
+            piece: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
         }
     }
 

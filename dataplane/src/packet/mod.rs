@@ -7,11 +7,13 @@
 mod way;
 mod offload;
 mod split;
+mod fragment;
 mod coalesce;
 mod train;
 mod handover;
 mod outbox;
 
+pub use fragment::{Fragments, may_cut};
 pub use handover::{BATCHES_MAX, Batch, PARCELS_MAX, Parcel};
 pub use offload::{Offload, PartialChecksum, Segmentation, VNET_HDR_LEN};
 pub use outbox::{Exit, Outbox, Transmit};

@@ -107,12 +107,12 @@ impl Trains {
             .iter()
             .rev()
             .copied()
-            .find(|&index| self.trains[index].way == way);
+            .find(|&index| self.trains[index].way.has_ends_of(&way));
         let open = newest.filter(|&index| {
             let train = &self.trains[index];
             // What turns out not to fit moves to a free train, so there has to be one.
             let fits = train.takes(max) || !self.free.is_empty();
-            !train.is_closed && train.len + max <= BUFFER_LEN && fits
+            train.way == way && !train.is_closed && train.len + max <= BUFFER_LEN && fits
         });
         let start = match open {
             Some(index) => index * BUFFER_LEN + self.trains[index].len,

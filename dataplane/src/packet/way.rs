@@ -26,6 +26,10 @@ pub struct Way {
     pub carrier: Carrier,
     /// Our address; `None` for the carrier's only one of the family, which may be a wildcard.
     pub local: Option<IpAddr>,
+    /// DSCP and ECN of the outer header: of what came, and for what goes.
+    pub class: u8,
+    /// TTL of the outer header of what goes; 0 for the system's own. Nothing is known of what came.
+    pub ttl: u8,
 }
 
 impl Way {
@@ -36,7 +40,15 @@ impl Way {
             remote,
             carrier: Carrier::WireGuard,
             local: None,
+            class: 0,
+            ttl: 0,
         }
+    }
+
+    /// Whether both go between the same two ends, whatever their headers say.
+    #[must_use]
+    pub fn has_ends_of(&self, other: &Self) -> bool {
+        self.remote == other.remote && self.carrier == other.carrier && self.local == other.local
     }
 
     /// A way by a carrier without ports.
@@ -46,6 +58,8 @@ impl Way {
             remote: SocketAddr::new(remote, 0),
             carrier,
             local: Some(local),
+            class: 0,
+            ttl: 0,
         }
     }
 }

@@ -6,12 +6,13 @@ use std::time::Instant;
 use crate::id::{TunnelId, WorkerId};
 use crate::packet::{Carrier, Exit, Outbox, Way};
 
-use super::{Config, Decap, Event, Refusal, Status, wireguard};
+use super::{Config, Decap, Event, PutError, Refusal, Status, gre, wireguard};
 
 /// Every tunnel of one worker.
 #[derive(Debug)]
 pub struct Tunnels {
     wireguard: wireguard::Device,
+    gre: gre::Device,
 }
 
 /// A tunnel as its device knows it: found once when it is put, good until it is deleted.
@@ -21,6 +22,8 @@ pub enum Handle {
     WireGuard(wireguard::Slot),
     /// A direct link: the tunnel's number is its device's.
     Direct(TunnelId),
+    /// A tunnel of the GRE device.
+    Gre(gre::Slot),
 }
 
 impl Tunnels {
@@ -29,13 +32,14 @@ impl Tunnels {
     pub fn new(worker: WorkerId, now: Instant) -> Self {
         Self {
             wireguard: wireguard::Device::new(worker, now),
+            gre: gre::Device::default(),
         }
     }
 
     /// Makes or changes a tunnel. What did not change is kept, sessions included.
     ///
     /// # Errors
-    /// [`wireguard::PutError`], and nothing has changed.
+    /// [`PutError`], and nothing has changed.
     pub fn put(
         &mut self,
         tunnel: TunnelId,
@@ -43,34 +47,33 @@ impl Tunnels {
         mtu: u16,
         now: Instant,
         out: &mut Outbox,
-    ) -> Result<Handle, wireguard::PutError> {
-        match config {
-            Config::WireGuard(config) => self
-                .wireguard
-                .put(tunnel, config, mtu, now, out)
-                .map(Handle::WireGuard),
-            Config::Direct(_) => Ok(Handle::Direct(tunnel)),
-        }
+    ) -> Result<Handle, PutError> {
+        Ok(match config {
+            Config::WireGuard(config) => {
+                Handle::WireGuard(self.wireguard.put(tunnel, config, mtu, now, out)?)
+            }
+            Config::Direct(_) => Handle::Direct(tunnel),
+            Config::Gre(config) => Handle::Gre(self.gre.put(tunnel, config, now)?),
+        })
     }
 
     /// Notes a tunnel of another worker, for messages that only this note can tell apart.
     ///
     /// # Errors
-    /// [`wireguard::PutError`], and nothing has changed.
-    pub fn put_elsewhere(
-        &mut self,
-        tunnel: TunnelId,
-        config: &Config,
-    ) -> Result<(), wireguard::PutError> {
+    /// [`PutError`], and nothing has changed.
+    pub fn put_elsewhere(&mut self, tunnel: TunnelId, config: &Config) -> Result<(), PutError> {
         match config {
-            Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config),
-            Config::Direct(_) => Ok(()),
+            Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config)?,
+            Config::Direct(_) => {}
+            Config::Gre(config) => self.gre.put_elsewhere(tunnel, config)?,
         }
+        Ok(())
     }
 
     /// Forgets a tunnel of another worker.
     pub fn delete_elsewhere(&mut self, tunnel: TunnelId) {
         self.wireguard.delete_elsewhere(tunnel);
+        self.gre.delete_elsewhere(tunnel);
     }
 
     /// Deletes a tunnel with its sessions and whatever waits in it.
@@ -78,6 +81,7 @@ impl Tunnels {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.delete(slot),
             Handle::Direct(_) => {}
+            Handle::Gre(slot) => self.gre.delete(slot),
         }
     }
 
@@ -91,7 +95,7 @@ impl Tunnels {
     ) {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.hint_endpoint(slot, endpoint, now, out),
-            Handle::Direct(_) => {}
+            Handle::Direct(_) | Handle::Gre(_) => {}
         }
     }
 
@@ -114,6 +118,7 @@ impl Tunnels {
                 let is_queued = out.deliver(Exit::Link(tunnel), &buffer[..len]);
                 is_queued.then_some(()).ok_or(Refusal::OutboxFull)
             }
+            Handle::Gre(slot) => self.gre.encap(slot, &buffer[..len], out),
         }
     }
 
@@ -140,7 +145,12 @@ impl Tunnels {
     ) -> Result<Decap, Refusal> {
         match way.carrier {
             Carrier::WireGuard => self.wireguard.decap(way.remote, datagram, buffer, now, out),
-            Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => Err(Refusal::UnknownPeer),
+            Carrier::Gre => {
+                let local = way.local.ok_or(Refusal::NameUnknown)?;
+                let addresses = (local, way.remote.ip());
+                self.gre.decap(addresses, datagram, buffer, now, out)
+            }
+            Carrier::Ike | Carrier::NatT | Carrier::Esp => Err(Refusal::UnknownPeer),
         }
     }
 
@@ -158,14 +168,15 @@ impl Tunnels {
     ) -> Result<Decap, Refusal> {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.initiation(slot, from, datagram, buffer, out),
-            Handle::Direct(_) => Err(Refusal::UnknownPeer),
+            Handle::Direct(_) | Handle::Gre(_) => Err(Refusal::UnknownPeer),
         }
     }
 
     /// When [`Tunnels::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wireguard.poll_timeout()
+        let all = [self.wireguard.poll_timeout(), self.gre.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 
     /// Retries, rekeys, keepalives, expiry. `given_up` hears how many packets of a tunnel waited for
@@ -177,6 +188,7 @@ impl Tunnels {
         given_up: &mut dyn FnMut(TunnelId, u64),
     ) {
         self.wireguard.handle_timeout(now, out, given_up);
+        self.gre.handle_timeout(now, out);
     }
 
     /// The next event; at most one of a kind waits per tunnel.
@@ -193,6 +205,7 @@ impl Tunnels {
                 is_up: true,
                 ..Status::default()
             },
+            Handle::Gre(slot) => self.gre.status(slot),
         }
     }
 }

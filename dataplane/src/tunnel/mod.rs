@@ -9,6 +9,7 @@
 pub mod bucket;
 pub mod direct;
 mod face;
+pub mod gre;
 pub mod ipsec;
 pub mod wireguard;
 
@@ -29,6 +30,19 @@ pub enum Config {
     WireGuard(wireguard::Config),
     /// A device, and no encapsulation.
     Direct(direct::Config),
+    /// A GRE tunnel.
+    Gre(gre::Config),
+}
+
+/// Why a tunnel cannot be made as configured: a sentence that names the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PutError {
+    /// Of a WireGuard peer.
+    #[error(transparent)]
+    WireGuard(#[from] wireguard::PutError),
+    /// Of a GRE tunnel.
+    #[error(transparent)]
+    Gre(#[from] gre::PutError),
 }
 
 impl Config {
@@ -38,6 +52,7 @@ impl Config {
         match self {
             Self::WireGuard(_) => "wireguard",
             Self::Direct(_) => "direct",
+            Self::Gre(_) => "gre",
         }
     }
 }
@@ -75,6 +90,10 @@ pub enum Refusal {
     QueueFull,
     /// The outbox is full.
     OutboxFull,
+    /// A GRE packet between addresses, or with a key, that name no tunnel.
+    NameUnknown,
+    /// A GRE packet whose checksum is wrong, or missing where it must be.
+    Checksum,
 }
 
 /// What came out of a datagram that was accepted.
@@ -90,8 +109,8 @@ pub enum Decap {
         /// Its length in bytes.
         len: usize,
     },
-    /// A handshake initiation that passed the gate, of the peer of another worker's tunnel: that
-    /// worker is to be given the datagram.
+    /// For another worker's tunnel: that worker is to be given the datagram. A handshake initiation
+    /// has passed the gate.
     Elsewhere {
         /// The tunnel.
         tunnel: TunnelId,

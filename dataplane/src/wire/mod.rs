@@ -5,8 +5,11 @@
 //! No state; nothing here allocates, and no input makes it panic.
 
 pub mod checksum;
+pub mod ecn;
 pub mod esp;
 pub mod flow;
+pub mod gre;
 pub mod icmp;
 pub mod ikev2;
 pub mod ip;
+pub mod mss;

@@ -78,6 +78,70 @@ fn pings_and_bulk_pass_both_ways_with_offload() {
 }
 
 #[test]
+fn wireguard_over_ipv6_carries_both_families() {
+    let world = World::new(1500);
+    let listen = ("PC_LISTEN", "::");
+    let mut edge = router(&world, "edge", &[listen]);
+    edge.line("ready");
+    let endpoint = ("PC_ENDPOINT", "[2001:db8::1]:51820");
+    let mut site = router(&world, "site", &[listen, endpoint]);
+    site.line("ready");
+    world.run("site", &format!("ping -c 1 -w 10 -I {ORIGIN} {SOURCE}"));
+    pass_both_ways(&world);
+    let counters = edge.ask("counters");
+    let sent = number(&counters, "udp_send_datagrams");
+    assert!(
+        sent > 8 * number(&counters, "udp_sends"),
+        "no trains: {counters}"
+    );
+    assert!(edge.ask("tunnels").contains("[2001:db8::11]:51820"));
+    edge.stop();
+    site.stop();
+}
+
+/// Key, checksum, sequence number and keepalives, between these two addresses.
+fn gre_carries_both_families(ends: &str) {
+    let world = World::new(1500);
+    // The second worker's: what the first one's socket gets is handed over.
+    let settings = [("PC_GRE", ends), ("PC_WORKERS", "2"), ("PC_TUNNEL", "2")];
+    let mut edge = router(&world, "edge", &settings);
+    edge.line("ready");
+    let mut site = router(&world, "site", &[("PC_GRE", ends)]);
+    site.line("ready");
+    pass_both_ways(&world);
+    for end in [&mut edge, &mut site] {
+        let tunnels = end.ask("tunnels");
+        assert!(tunnels.contains(r#""is_up":true"#), "{tunnels}");
+        let counters: serde_json::Value = serde_json::from_str(&end.ask("counters")).unwrap();
+        assert_ne!(counters["io"]["raw_recv_packets"], 0, "{counters}");
+        for reason in ["gre_name_unknown", "gre_checksum", "replayed"] {
+            assert_eq!(counters["drops"][reason], 0, "{counters}");
+        }
+    }
+    site.stop();
+    // Two keepalives a second apart without an answer, and the next.
+    let mut waited = 0;
+    while edge.ask("tunnels").contains(r#""is_up":true"#) {
+        // Without an answer a ping takes its second.
+        let ping = world.output("edge", &format!("ping -c 1 -w 1 -I {SOURCE} {ORIGIN}"));
+        assert!(!ping.status.success());
+        waited += 1;
+        assert!(waited < 10, "up without a peer");
+    }
+    edge.stop();
+}
+
+#[test]
+fn gre_over_ipv4_carries_both_families() {
+    gre_carries_both_families(&format!("{EDGE} {SITE}"));
+}
+
+#[test]
+fn gre_over_ipv6_carries_both_families() {
+    gre_carries_both_families("2001:db8::1 2001:db8::11");
+}
+
+#[test]
 fn the_kernel_brings_packets_to_the_worker_that_owns_their_tunnel() {
     let world = World::new(1500);
     // The second worker's, if there are two; a site has one.

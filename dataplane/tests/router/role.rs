@@ -8,7 +8,7 @@ use dataplane::id::{NodeId, TunnelId, VnetId, Workers};
 use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
-use dataplane::tunnel::{self, wireguard};
+use dataplane::tunnel::{self, gre, wireguard};
 use ipnet::IpNet;
 
 const VNET: VnetId = VnetId(1);
@@ -56,6 +56,8 @@ fn router() {
             address: "10.0.0.1".parse().unwrap(),
         }
     };
+    let listen =
+        setting("PC_LISTEN").map_or_else(|| IpAddr::from([0, 0, 0, 0]), |ip| ip.parse().unwrap());
     let config = RouterConfig {
         tun: TunConfig {
             name: "pc0".into(),
@@ -63,9 +65,12 @@ fn router() {
             backend,
         },
         workers: setting("PC_WORKERS").map(|count| Workers::new(count.parse().unwrap()).unwrap()),
-        listen: vec![SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port)],
+        listen: vec![SocketAddr::new(listen, port)],
         ipsec: Vec::new(),
-        gre: Vec::new(),
+        gre: gre(is_edge)
+            .map(|config| config.local)
+            .into_iter()
+            .collect(),
         overlay,
         endpoint_cache: setting("PC_CACHE").map(Into::into),
     };
@@ -100,6 +105,27 @@ fn router() {
     assert!(!handle.is_running());
 }
 
+/// The GRE tunnel, where the environment wants one in place of WireGuard, between these addresses.
+fn gre(is_edge: bool) -> Option<gre::Config> {
+    let ends = setting("PC_GRE")?;
+    let (edge, site) = ends.split_once(' ').unwrap();
+    let (local, remote) = if is_edge { (edge, site) } else { (site, edge) };
+    let (to_site, to_edge) = (Some(7), Some(8));
+    Some(gre::Config {
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        key_tx: if is_edge { to_site } else { to_edge },
+        key_rx: if is_edge { to_edge } else { to_site },
+        is_checksummed: true,
+        is_sequenced: true,
+        keepalive: Some(gre::Keepalive {
+            interval_secs: 1,
+            retries: 2,
+        }),
+        ttl: gre::TTL_DEFAULT,
+    })
+}
+
 fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
     let keys = [1, 2].map(|n| wireguard::PrivateKey([n; 32]));
     let (ours, theirs) = if is_edge { (0, 1) } else { (1, 0) };
@@ -115,13 +141,16 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
         allowed: if is_edge { lan } else { edge }.to_vec(),
         interface: Vec::new(),
         health: None,
-        kind: tunnel::Config::WireGuard(wireguard::Config {
-            private_key: keys[ours],
-            peer: keys[theirs].public(),
-            preshared_key: None,
-            endpoint,
-            keepalive: None,
-        }),
+        kind: match gre(is_edge) {
+            Some(config) => tunnel::Config::Gre(config),
+            None => tunnel::Config::WireGuard(wireguard::Config {
+                private_key: keys[ours],
+                peer: keys[theirs].public(),
+                preshared_key: None,
+                endpoint,
+                keepalive: None,
+            }),
+        },
     };
     let route = |prefix, nexthop| (RouteKey { vnet: VNET, prefix }, Route::from(nexthop));
     let mut spec = Spec {

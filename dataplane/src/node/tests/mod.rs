@@ -1,5 +1,6 @@
 //! Two nodes back to back with real handshakes, and an attacker behind each site.
 
+mod hygiene;
 mod isolation;
 mod workers;
 mod world;
@@ -219,7 +220,9 @@ fn the_overlay_hears_of_a_ttl_that_ran_out_a_missing_route_and_a_small_mtu() {
     let src = world.source(1, ".");
     let plain = packet(src, ip("10.0.0.50"), 99, b"");
     let lost = packet(src, ip("192.0.2.9"), 99, b"");
-    let big = packet(src, ip("10.0.0.50"), 99, &[0; 1401]);
+    let mut big = packet(src, ip("10.0.0.50"), 99, &[0; 1401]);
+    big[6] = 0x40;
+    seal(&mut big);
     for (sent, reason, kind) in [
         (with_ttl(plain, 1), DropReason::TtlExceeded, [11, 0, 0, 0]),
         (lost, DropReason::NoRoute, [3, 0, 0, 0]),

@@ -8,6 +8,7 @@ use etherparse::{
 use super::{Outbox, Segmentation, Segments, Transmit};
 
 mod coalesce;
+mod fragment;
 mod offload;
 mod split;
 mod train;

@@ -10,6 +10,7 @@ use boringtun::x25519;
 use crate::id::TunnelId;
 use crate::packet::{Outbox, Way};
 use crate::tunnel::{Decap, Refusal};
+use crate::wire::ecn;
 
 use super::Config;
 use super::identity::Identity;
@@ -128,9 +129,13 @@ impl Peer {
         let padded_len = padded_len(len, self.mtu).clamp(len, buffer.len());
         buffer[len..padded_len].fill(0);
         let room = (padded_len + DATA_OVERHEAD).max(INITIATION_LEN);
-        let room = out
-            .reserve(Way::wireguard(to), room)
-            .ok_or(Refusal::OutboxFull)?;
+        // Congestion shows outside (RFC 6040 section 4.1); the DSCP of what is inside is nobody's
+        // business there, as the kernel's WireGuard has it.
+        let way = Way {
+            class: ecn::class(buffer) & ecn::MASK,
+            ..Way::wireguard(to)
+        };
+        let room = out.reserve(way, room).ok_or(Refusal::OutboxFull)?;
         match self.tunn.encapsulate(&buffer[..padded_len], room) {
             TunnResult::WriteToNetwork(message) => {
                 let (is_data, len) = (message[0] == DATA, message.len());
