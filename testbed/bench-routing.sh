@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# The routing benchmark: TCP and UDP kernel to kernel through each WireGuard, on one veth pair each. Sourced by bench.sh.
+# The routing benchmark: TCP and UDP kernel to kernel through each WireGuard and our GRE, on one veth pair each. Sourced by bench.sh.
 
 # Name | program at the client's end | at the server's end | as it is called in tables
 ROUTING_TABLE='
 veth      | -                     | -                     | veth without tunnel
 ours      | ours                  | ours                  | portcullis
+gre       | gre                   | gre                   | portcullis, GRE
 mixed     | ours                  | wireguard-go-backports | portcullis to wireguard-go 2023
 backports | wireguard-go-backports | wireguard-go-backports | wireguard-go 2023 (backports)
 sid       | wireguard-go-sid      | wireguard-go-sid      | wireguard-go 2026 (sid)
@@ -51,7 +52,7 @@ bench_routing() {
 routing_there() {
   local end
   for end in "$(routing_field "$1" 2)" "$(routing_field "$1" 3)"; do
-    case $end in - | ours) continue ;; esac
+    case $end in - | ours | gre) continue ;; esac
     peer_path "$end" >/dev/null && continue
     say "$(routing_field "$1" 4): testbed/peers.sh $end" >>"$ABSENT"
     note "    $1: $end is absent"
@@ -74,6 +75,10 @@ tunnel_pair() {
   local name=$1 a=pc-bench-$1-a b=pc-bench-$1-b near=pcb-$1-a far=pcb-$1-b key1 key2 public1
   if [ "$2" = - ]; then
     FROM["$name"]=198.18.0.1 TO["$name"]=198.18.0.2 CARRIERS["$name"]=''
+    return
+  fi
+  if [ "$2" = gre ]; then
+    gre_pair "$name"
     return
   fi
   key1=$(wg genkey) key2=$(wg genkey)
@@ -100,6 +105,33 @@ tunnel_pair() {
     ip -n "$b" route add 100.64.0.0/12 dev "$far"
     ip -n "$b" route add 10.9.0.0/24 dev "$far"
   fi
+}
+
+# gre_pair NAME: portcullis site at both ends, with a key, as a router of a customer would have it.
+gre_pair() {
+  local name=$1 near=pcb-$1-a far=pcb-$1-b
+  CARRIERS["$name"]="$near $far" FROM["$name"]=10.9.0.1 TO["$name"]=10.0.0.50
+  gre_end "$near" "pc-bench-$1-a" 198.18.0.1 198.18.0.2 10.9.0.1 10.0.0.50
+  gre_end "$far" "pc-bench-$1-b" 198.18.0.2 198.18.0.1 10.0.0.50 10.9.0.1
+}
+
+# gre_end NAME NAMESPACE LOCAL REMOTE ADDRESS FAR_ADDRESS
+gre_end() {
+  ip -n "$2" addr add "$5/32" dev lo
+  cat >"$RUN/$1.toml" <<TOML
+admin_socket = "$STATE-bench/$1.sock"
+[router]
+tun = "$1"
+address = "$5"
+lan = ["$5/32"]
+[gre]
+local = "$3"
+remote = "$4"
+key = 1
+routes = ["$6/32"]
+TOML
+  start "$1" "$2" "$BIN" site --config "$RUN/$1.toml"
+  ready "$1" "$BIN" show tunnels --socket "$STATE-bench/$1.sock"
 }
 
 # iperf NAME OPTION...: one run; its JSON in run/iperf.json.

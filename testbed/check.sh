@@ -8,6 +8,7 @@
 . "$TESTBED/checks-underlay.sh"
 . "$TESTBED/checks-userspace.sh"
 . "$TESTBED/checks-names.sh"
+. "$TESTBED/checks-gre.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

@@ -3,6 +3,7 @@
 # results stay there. Safe to repeat, and after a crash.
 #   down.sh [--keep-logs]   leaves testbed/run/logs
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$TESTBED/gre.sh"
 require_root
 take_lock
 
@@ -12,6 +13,7 @@ for path in "$RUN"/wan-*.pid; do
   path=$(basename "$path" .pid)
   "$TESTBED/wan.sh" down "${path#wan-}"
 done
+gre_down
 for file in "$RUN"/*.pid; do
   stop "$(basename "$file" .pid)"
 done

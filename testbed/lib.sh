@@ -146,7 +146,7 @@ need_to_build() {
   command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs) first"
 }
 
-# For wan.sh.
+# For uml.sh, which wan.sh and the GRE checks use.
 need_for_path() {
   need linux.uml user-mode-linux
   need insmod kmod

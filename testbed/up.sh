@@ -2,9 +2,11 @@
 # Makes the world and brings it up: namespaces, origins, edge, sites; configures it through the API; writes testbed/run/env.
 # Safe to repeat: a world that is up stays, what died in it is started again, ruins of a crash are cleared first.
 #   API_TRACE=1 up.sh   prints every API call as a curl command
+#   up.sh gre           makes the world of GRE beside it: gre.sh draws it
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/world.sh"
 . "$TESTBED/configure.sh"
+. "$TESTBED/gre.sh"
 
 write_edge_toml() {
   cat >"$RUN/edge.toml" <<TOML
@@ -127,6 +129,16 @@ wait_for_tunnels() {
 
 require_root
 take_lock
+[ $# = 0 ] || [ "$*" = gre ] || die "usage: up.sh [gre]"
+if [ "${1:-}" = gre ]; then
+  need_for_gre
+  [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
+  install_needed
+  build
+  gre_up
+  say "up: ip netns exec pc-gre-a ping -I 10.9.0.1 10.0.0.50 (Linux), pc-gre-b likewise (Open vSwitch); down.sh ends it"
+  exit
+fi
 need_for_world
 [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
 install_needed

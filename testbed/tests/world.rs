@@ -78,7 +78,8 @@ macro_rules! checks {
         fn every_check_of_the_testbed_is_a_test() {
             let mut tested = vec![$($($check),+),+];
             tested.sort_unstable();
-            let scripts = ["paths", "faults", "underlay", "userspace", "names"].map(|subject| {
+            let files = ["paths", "faults", "underlay", "userspace", "names", "gre"];
+            let scripts = files.map(|subject| {
                 let file = format!("checks-{subject}.sh");
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
                 std::fs::read_to_string(path).expect("the checks are there")
@@ -132,6 +133,8 @@ checks! {
     bad_input_is_counted_and_costs_no_memory: "bad_input";
     a_handshake_flood_does_not_stop_the_tunnels_that_are_up: "handshake_flood";
     an_edge_without_privileges_serves_the_same_names: "userspace";
+    a_real_kernels_gre_with_every_option_is_spoken_both_ways: "gre_linux";
+    open_vswitch_is_spoken_gre_with_both_ways: "gre_ovs";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";
