@@ -199,8 +199,12 @@ pub(crate) struct Site {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SiteDirect {
-    /// Name of the device; its other side is moved to where the network is.
+    /// Name of the device: a TUN device, whose other side is moved to where the network is, or with
+    /// `addresses` an Ethernet interface or VLAN that is there.
     pub(crate) device: String,
+    /// This router's addresses on the interface, at most one of each family, in nets of two (/31, /127).
+    #[serde(default)]
+    pub(crate) addresses: Vec<ipnet::IpNet>,
     /// What is reached by it, and may send from it.
     pub(crate) prefixes: Vec<ipnet::IpNet>,
 }

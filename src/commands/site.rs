@@ -127,7 +127,10 @@ fn spec(config: &config::Site, uplink: &Uplink<'_>) -> anyhow::Result<Spec> {
             allowed: direct.prefixes.clone(),
             interface: Vec::new(),
             health: None,
-            kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
+            kind: tunnel::Config::Direct(tunnel::direct::Config {
+                device,
+                addresses: direct.addresses.clone(),
+            }),
         };
         spec.tunnels.insert(id, tunnel);
         for prefix in &direct.prefixes {

@@ -15,10 +15,12 @@ use crate::node::TunnelStatus;
 use crate::program::{
     Applied, Delta, FibRow, Programmer, ReturnRow, SourceRow, Spec, Tables, TunnelChange,
 };
-use crate::tunnel;
+use crate::tunnel::{self, direct};
 
 use super::counters::CountersSnapshot;
 use super::endpoints::{Endpoint, Endpoints};
+use super::ether::Ether;
+use super::links::Device;
 use super::routes::{self, Installed};
 use super::tun::{Tun, TunBackend, TunConfig};
 use super::user::Opener;
@@ -90,7 +92,7 @@ struct Inner {
     endpoints: Arc<Endpoints>,
     own: Own,
     /// The devices that direct links have.
-    links: Mutex<HashMap<TunnelId, String>>,
+    links: Mutex<HashMap<TunnelId, direct::Config>>,
     opener: Option<Opener>,
     running: Mutex<Option<Running>>,
 }
@@ -235,7 +237,7 @@ impl Inner {
                     known.filter(|_| config.endpoint.is_none())
                 }
                 tunnel::Config::Direct(config) => {
-                    self.attach(&self.lines[owner], id, &config.device, put.mtu)?;
+                    self.attach(&self.lines[owner], id, config, put.mtu)?;
                     None
                 }
                 tunnel::Config::Gre(config) => {
@@ -270,28 +272,46 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes the device of a direct link and gives it to the tunnel's owner, unless that has it.
-    fn attach(&self, owner: &Line, id: TunnelId, device: &str, mtu: u16) -> Result<(), String> {
+    /// Makes or takes the device of a direct link and gives it to the tunnel's owner, unless that has it.
+    fn attach(
+        &self,
+        owner: &Line,
+        id: TunnelId,
+        config: &direct::Config,
+        mtu: u16,
+    ) -> Result<(), String> {
+        let ends = config.ends().map_err(|error| error.to_string())?;
+        let device = &config.device;
         let mut links = self.links();
-        if links.get(&id).is_some_and(|known| known == device) {
+        if links.get(&id).is_some_and(|known| known == config) {
             return routes::raise(device, mtu).map_err(|error| error.to_string());
         }
+        let open = if ends.is_empty() {
+            Device::Tun(self.make_tun(device, mtu)?)
+        } else {
+            let ether = Ether::open(device, &ends)?;
+            routes::seal(device).map_err(|error| error.to_string())?;
+            Device::Ether(Box::new(ether))
+        };
+        routes::raise(device, mtu).map_err(|error| error.to_string())?;
+        if !owner.tell(Command::Link(id, Some(open))) {
+            return Err(GONE.to_owned());
+        }
+        links.insert(id, config.clone());
+        Ok(())
+    }
+
+    fn make_tun(&self, device: &str, mtu: u16) -> Result<Box<Tun>, String> {
         let config = TunConfig {
             name: device.to_owned(),
             mtu,
             backend: self.own.backend,
         };
         let mut tuns = Tun::open(&config, Workers::ONE).map_err(|error| error.to_string())?;
-        routes::raise(device, mtu).map_err(|error| error.to_string())?;
-        let tun = tuns.pop().ok_or(GONE)?;
-        if !owner.tell(Command::Link(id, Some(tun))) {
-            return Err(GONE.to_owned());
-        }
-        links.insert(id, device.to_owned());
-        Ok(())
+        tuns.pop().map(Box::new).ok_or_else(|| GONE.to_owned())
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<TunnelId, String>> {
+    fn links(&self) -> MutexGuard<'_, HashMap<TunnelId, direct::Config>> {
         self.links.lock().expect("nobody panics while it is held")
     }
 

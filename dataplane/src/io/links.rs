@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use crate::id::TunnelId;
 use crate::packet::Offload;
 
+use super::clock;
 use super::counters::Counters;
+use super::ether::Ether;
 use super::port::as_count;
 use super::tun::Tun;
 use super::worker::Appetite;
@@ -16,8 +20,43 @@ use super::worker::Appetite;
 /// The device of a direct link.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) tun: Tun,
+    pub(super) device: Device,
     pub(super) appetite: Appetite,
+}
+
+/// What packets of a link cross.
+#[derive(Debug)]
+pub(super) enum Device {
+    /// A TUN device, whose other side is the network's.
+    Tun(Box<Tun>),
+    /// An Ethernet interface, with the neighbour's address.
+    Ether(Box<Ether>),
+}
+
+impl Device {
+    /// Reads one packet or super-packet, as [`Tun::recv`].
+    pub(super) fn recv(&mut self, buffer: &mut [u8], now: Instant) -> io::Result<(usize, Offload)> {
+        match self {
+            Self::Tun(tun) => tun.recv(buffer),
+            Self::Ether(ether) => ether.recv(buffer, now),
+        }
+    }
+
+    fn send(&mut self, packet: &[u8], offload: Offload, now: Instant) -> io::Result<usize> {
+        match self {
+            Self::Tun(tun) => tun.send(packet, offload),
+            Self::Ether(ether) => ether.send(packet, offload, now),
+        }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tun(tun) => tun.as_fd(),
+            Self::Ether(ether) => ether.as_fd(),
+        }
+    }
 }
 
 /// The devices of all direct links of one worker, by tunnel.
@@ -26,11 +65,16 @@ pub(super) struct Links(HashMap<TunnelId, Link>);
 
 impl Links {
     /// Takes a device in, in place of the tunnel's former one.
-    pub(super) fn attach(&mut self, epoll: &Epoll, tunnel: TunnelId, tun: Tun) -> nix::Result<()> {
+    pub(super) fn attach(
+        &mut self,
+        epoll: &Epoll,
+        tunnel: TunnelId,
+        device: Device,
+    ) -> nix::Result<()> {
         self.detach(tunnel);
-        epoll.add(&tun, EpollEvent::new(EpollFlags::EPOLLIN, token(tunnel)))?;
+        epoll.add(&device, EpollEvent::new(EpollFlags::EPOLLIN, token(tunnel)))?;
         let appetite = Appetite::FIRST;
-        self.0.insert(tunnel, Link { tun, appetite });
+        self.0.insert(tunnel, Link { device, appetite });
         Ok(())
     }
 
@@ -47,7 +91,7 @@ impl Links {
         counters: &mut Counters,
     ) {
         let sent = match self.get(tunnel) {
-            Some(link) => link.tun.send(packet, offload),
+            Some(link) => link.device.send(packet, offload, clock::now()),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         match sent {

@@ -9,6 +9,7 @@ mod sys;
 mod steer;
 pub mod tun;
 pub mod udp;
+mod ether;
 pub mod routes;
 mod counters;
 mod raw;

@@ -144,6 +144,24 @@ pub fn raise(device: &str, mtu: u16) -> Result<(), RouteError> {
     })
 }
 
+/// Has the kernel's own stack keep out of an Ethernet interface that is the router's: nothing that comes in by it is
+/// forwarded or delivered, answered for, or sent on its own account.
+///
+/// # Errors
+/// The switch that could not be set.
+pub fn seal(device: &str) -> Result<(), RouteError> {
+    let v4 = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{device}"));
+    // No route leads there, so that every source is a false one.
+    for (switch, value) in [("rp_filter", "1"), ("forwarding", "0"), ("arp_ignore", "8")] {
+        set(&v4.join(switch), value)?;
+    }
+    let v6 = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"));
+    if v6.exists() {
+        set(&v6, "1")?;
+    }
+    Ok(())
+}
+
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }

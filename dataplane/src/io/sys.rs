@@ -268,6 +268,84 @@ pub(super) fn recv_each<const N: usize>(
     Ok(received)
 }
 
+/// Opens a packet socket on an interface: whole frames, each behind a `virtio_net_hdr`, but for those that go out. The
+/// card also takes frames for `mac`.
+///
+/// # Errors
+/// Those of socket(2), setsockopt(2) and bind(2): `EPERM` without `CAP_NET_RAW`.
+pub(super) fn packet_socket(index: c_uint, mac: [u8; 6]) -> io::Result<socket2::Socket> {
+    // linux/if_packet.h
+    const VNET_HDR: c_int = 15;
+    const IGNORE_OUTGOING: c_int = 23;
+    const ADD_MEMBERSHIP: c_int = 1;
+    const UNICAST: u16 = 3;
+    /// `struct packet_mreq`.
+    #[repr(C)]
+    struct Membership {
+        index: c_int,
+        kind: u16,
+        len: u16,
+        address: [u8; 8],
+    }
+    // Without a protocol it receives nothing, from no interface, until it is bound.
+    let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)?;
+    set_packet_option(&socket, VNET_HDR, &1_i32)?;
+    set_packet_option(&socket, IGNORE_OUTGOING, &1_i32)?;
+    let index = c_int::try_from(index).map_err(|_large| io::ErrorKind::InvalidInput)?;
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&mac);
+    let membership = Membership {
+        index,
+        kind: UNICAST,
+        len: 6,
+        address,
+    };
+    set_packet_option(&socket, ADD_MEMBERSHIP, &membership)?;
+    let all = u16::try_from(libc::ETH_P_ALL).map_err(|_large| io::ErrorKind::InvalidInput)?;
+    let mut name = SockAddrStorage::zeroed();
+    let link = libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).map_err(|_large| io::ErrorKind::InvalidInput)?,
+        sll_protocol: all.to_be(),
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())
+        .map_err(|_large| io::ErrorKind::InvalidInput)?;
+    // SAFETY: a `sockaddr_ll` is smaller than the storage, which is aligned for every address.
+    unsafe {
+        std::ptr::from_mut(&mut name)
+            .cast::<libc::sockaddr_ll>()
+            .write(link)
+    };
+    // SAFETY: the storage holds an address of this length.
+    let name = unsafe { SockAddr::new(name, len) };
+    socket.bind(&name)?;
+    Ok(socket)
+}
+
+fn set_packet_option<T>(socket: &impl AsRawFd, option: c_int, value: &T) -> io::Result<()> {
+    let len =
+        libc::socklen_t::try_from(size_of::<T>()).map_err(|_large| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel reads `len` bytes of a value that lives until after the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            std::ptr::from_ref(value).cast(),
+            len,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 const fn empty_part() -> libc::iovec {
     libc::iovec {
         iov_base: std::ptr::null_mut(),

@@ -23,10 +23,10 @@ use super::clock;
 use super::counters::{Counters, CountersSnapshot};
 use super::endpoints::Heard;
 use super::exchange::Exchange;
-use super::links::{self, Links};
+use super::links::{self, Device, Links};
 use super::overlay::Face;
 use super::port::{Port, as_count};
-use super::tun::{PACKET_BYTES_MAX, Tun};
+use super::tun::PACKET_BYTES_MAX;
 
 /// Reads from one source in one turn: a train for every packet finds room in the outbox, twice.
 const BATCH: usize = 64;
@@ -97,7 +97,7 @@ pub(super) enum Command {
     /// Make, change or remove a tunnel.
     Apply(TunnelChange, Sender<Result<(), String>>),
     /// The device of a direct link that will be put, or `None` for one that is gone.
-    Link(TunnelId, Option<Tun>),
+    Link(TunnelId, Option<Device>),
     /// Where a peer without a configured endpoint was heard last.
     Hint(TunnelId, SocketAddr),
     /// The state of the worker's tunnels.
@@ -270,8 +270,8 @@ impl Worker {
             Command::Apply(change, answer) => {
                 drop(answer.send(self.node.apply(change, clock::now())));
             }
-            Command::Link(tunnel, Some(tun)) => {
-                if let Err(error) = self.links.attach(&self.epoll, tunnel, tun) {
+            Command::Link(tunnel, Some(device)) => {
+                if let Err(error) = self.links.attach(&self.epoll, tunnel, device) {
                     tracing::error!(%tunnel, %error, "a direct link cannot be watched");
                 }
             }
@@ -372,7 +372,7 @@ impl Worker {
             && bytes < BATCH_BYTES
         {
             reads += 1;
-            let (len, offload) = match link.tun.recv(&mut self.buffer) {
+            let (len, offload) = match link.device.recv(&mut self.buffer, now) {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     link.appetite.adapt(reads - 1);

@@ -217,6 +217,73 @@ fn direct_links_carry_packets_whole_between_networks_and_to_the_overlay() {
 }
 
 #[test]
+fn an_ethernet_interface_is_the_routers_and_its_neighbour_is_found() {
+    let mut world = World::new(1500);
+    world.add("one");
+    world.cable(("edge", "cni0"), ("one", "eth0"));
+    // A neighbour as any router is: addresses on the link, a network behind it, a route back.
+    for command in [
+        "ip addr add 10.8.0.1/31 dev eth0",
+        "ip addr add fd00:8::1/127 dev eth0 nodad",
+        "ip link set eth0 up",
+        "ip addr add 10.7.0.1/32 dev lo",
+        "ip addr add fd00:7::1/128 dev lo",
+        "ip route add 100.64.0.0/12 via 10.8.0.0 src 10.7.0.1",
+        "ip route add 198.51.100.0/24 via 10.8.0.0",
+        "ip -6 route add 2606:4700:cf1:5000::/64 via fd00:8:: src fd00:7::1",
+    ] {
+        world.run("one", command);
+    }
+    let mut edge = router(&world, "edge", &[("PC_ETHER", "cni0"), ("PC_WORKERS", "2")]);
+    edge.line("ready");
+    let far = [(SOURCE, "10.7.0.1"), (SOURCE_V6, "fd00:7::1")];
+    for (source, there) in far {
+        world.run(
+            "edge",
+            &format!("ping -c 3 -i 0.2 -w 10 -I {source} {there}"),
+        );
+        world.run(
+            "one",
+            &format!("ping -c 3 -i 0.2 -w 10 -I {there} {source}"),
+        );
+    }
+    let mut origin = world.start("one", "origin", &[]);
+    origin.line("ready");
+    for (from, to) in far {
+        let mut client = world.start("edge", "client", &[("PC_FROM", from), ("PC_TO", to)]);
+        assert_eq!(client.line("done"), role::BULK.to_string());
+    }
+    let counters = edge.ask("counters");
+    let per_read = number(&counters, "link_read_bytes") / number(&counters, "link_reads");
+    assert!(per_read > 1420, "no super-packets: {per_read} bytes a read");
+    // The neighbour knows us by an address that is not the interface's.
+    let known = world.run("one", "ip neigh show 10.8.0.0 dev eth0");
+    let own = world.run("edge", "cat /sys/class/net/cni0/address");
+    assert!(
+        known.contains("lladdr") && !known.contains(own.trim()),
+        "{known}"
+    );
+    // The edge's own services are not for those behind a link, by whatever address they send to.
+    let ping = world.output("one", &format!("ping -c 2 -i 0.2 -w 2 -I 10.7.0.1 {EDGE}"));
+    assert!(!ping.status.success());
+    world.run(
+        "one",
+        &format!("ip neigh replace 10.8.0.0 lladdr {} dev eth0", own.trim()),
+    );
+    for there in [EDGE, SOURCE] {
+        let ping = world.output("one", &format!("ping -c 2 -i 0.2 -w 2 -I 10.7.0.1 {there}"));
+        assert!(!ping.status.success(), "{there}");
+    }
+    // Nobody else is answered for.
+    world.run("one", "ip addr add 10.8.0.9/24 dev eth0");
+    let ping = world.output("one", "ping -c 2 -i 0.2 -w 2 -I 10.8.0.9 10.8.0.7");
+    assert!(!ping.status.success());
+    let known = world.run("one", "ip neigh show 10.8.0.7 dev eth0");
+    assert!(!known.contains("lladdr"), "{known}");
+    edge.stop();
+}
+
+#[test]
 fn pings_and_bulk_pass_both_ways_with_a_plain_tun() {
     let world = World::new(1500);
     let (edge, site) = pair(&world, "plain");

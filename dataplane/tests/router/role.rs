@@ -126,6 +126,11 @@ fn gre(is_edge: bool) -> Option<gre::Config> {
     })
 }
 
+fn direct(device: String, addresses: &[&str]) -> tunnel::Config {
+    let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
+    tunnel::Config::Direct(tunnel::direct::Config { device, addresses })
+}
+
 fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
     let keys = [1, 2].map(|n| wireguard::PrivateKey([n; 32]));
     let (ours, theirs) = if is_edge { (0, 1) } else { (1, 0) };
@@ -167,11 +172,26 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
             allowed: vec![prefix],
             interface: Vec::new(),
             health: None,
-            kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
+            kind: direct(device, &[]),
         };
         spec.tunnels.insert(TunnelId(n), link);
         let key = RouteKey { vnet: VNET, prefix };
         spec.routes.insert(key, Nexthop::Tunnel(TunnelId(n)).into());
+    }
+    if let Some(device) = setting("PC_ETHER") {
+        let prefixes: [IpNet; 2] = ["10.7.0.0/24", "fd00:7::/64"].map(|net| net.parse().unwrap());
+        let link = Tunnel {
+            vnet: VNET,
+            name: device.clone(),
+            mtu: 1420,
+            allowed: prefixes.to_vec(),
+            kind: direct(device, &["10.8.0.0/31", "fd00:8::/127"]),
+        };
+        spec.tunnels.insert(TunnelId(9), link);
+        for prefix in prefixes {
+            let key = RouteKey { vnet: VNET, prefix };
+            spec.routes.insert(key, Nexthop::Tunnel(TunnelId(9)).into());
+        }
     }
     spec.vnets.insert(VNET, Vnet { name: "v".into() });
     let id = setting("PC_TUNNEL").map_or(TUNNEL, |id| TunnelId(id.parse().unwrap()));
