@@ -7,6 +7,8 @@
 . "$TESTBED/checks-faults.sh"
 . "$TESTBED/checks-underlay.sh"
 . "$TESTBED/checks-userspace.sh"
+. "$TESTBED/world-sites.sh"
+. "$TESTBED/checks-sites.sh"
 . "$TESTBED/checks-names.sh"
 
 # expect ACTUAL EXPECTED WHAT

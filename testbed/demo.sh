@@ -38,6 +38,8 @@ page_unknown_host | a host that nobody configured      | curl         | none: 4x
 page_refused      | an origin that refuses             | curl         | none: 521 page
 page_silent       | an origin that does not answer     | curl         | none: 522 page
 page_no_route     | an address without a route         | curl         | none: 523/530 page
+site_to_site      | site to site, both families, TTL   | ping, curl   | origin1, origin3
+ecmp              | a tunnel of two cut under load     | curl         | origin1, both tunnels
 spoof             | forged packets out of site 2       | ping         | nobody
 route_delete      | a route deleted: 100 ms, no loss   | API, ping    | origin2 stays
 kill_and_recover  | kill -9 of the edge, restart       | curl         | both, within 10 s

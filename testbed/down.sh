@@ -15,7 +15,7 @@ done
 for file in "$RUN"/*.pid; do
   stop "$(basename "$file" .pid)"
 done
-for ns in "${NAMESPACES[@]}"; do
+for ns in "${NAMESPACES[@]}" "${ADDED[@]}"; do
   if has_ns "$ns"; then
     ip netns del "$ns" 2>/dev/null || { umount "/run/netns/$ns" 2>/dev/null && rm -f "/run/netns/$ns"; } ||
       note "namespace $ns could not be removed"
@@ -25,7 +25,7 @@ done
 for ns in /run/netns/pc-wan-* /run/netns/pc-load-* /run/netns/pc-ipsec-*; do
   ip netns del "$(basename "$ns")" 2>/dev/null || true
 done
-rm -f /run/wireguard/pcs1.sock /var/run/wireguard/pcs1.sock
+rm -f /run/wireguard/pcs1{,b}.sock /var/run/wireguard/pcs1{,b}.sock
 rm -rf "$STATE" /etc/netns/pc-client
 rmdir /etc/netns 2>/dev/null || true
 keep=(! -name peers ! -name bench ! -name bench-quick ! -name bench-world)

@@ -11,6 +11,8 @@ LOGS=$RUN/logs
 STATE=/run/portcullis-testbed
 LOCK=/tmp/portcullis-netns.lock
 NAMESPACES=(pc-client pc-edge pc-net pc-site1 pc-origin1 pc-site2 pc-origin2)
+# Of what `up.sh site-to-site` adds.
+ADDED=(pc-site3 pc-origin3)
 
 say() { printf '%s\n' "$*"; }
 note() { printf '%s\n' "$*" >&2; }

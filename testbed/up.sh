@@ -1,10 +1,13 @@
 #!/bin/bash
 # Makes the world and brings it up: namespaces, origins, edge, sites; configures it through the API; writes testbed/run/env.
 # Safe to repeat: a world that is up stays, what died in it is started again, ruins of a crash are cleared first.
+#   up.sh site-to-site   adds a third site, in the vnet of the first
+#   up.sh ecmp           adds a second tunnel to site 1, and a network behind both
 #   API_TRACE=1 up.sh   prints every API call as a curl command
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/world.sh"
 . "$TESTBED/configure.sh"
+. "$TESTBED/world-sites.sh"
 
 write_edge_toml() {
   cat >"$RUN/edge.toml" <<TOML
@@ -125,6 +128,10 @@ wait_for_tunnels() {
     die "no answer from site 2: see $LOGS/edge.log and $LOGS/site2.log"
 }
 
+case ${1:-} in
+  '' | site-to-site | ecmp) ;;
+  *) die "usage: up.sh [site-to-site|ecmp]" ;;
+esac
 require_root
 take_lock
 need_for_world
@@ -136,5 +143,10 @@ if ! world_runs; then
   load_env
 fi
 load_env
+BIN=$PORTCULLIS_BIN
 wait_for_tunnels
+case ${1:-} in
+  site-to-site) up_site_to_site ;;
+  ecmp) up_ecmp ;;
+esac
 say "the world is up: see $RUN/env"

@@ -64,15 +64,17 @@ make_hosts() {
   mkdir -p /etc/netns/pc-client
   printf '127.0.0.1 localhost\n%s %s\n' 203.0.113.1 \
     "app.example.com wiki.example.com app6.example.com refused.example.com silent.example.com \
-noroute.example.com unknown.example.com redis.example.com dns.example.com" \
+noroute.example.com unknown.example.com redis.example.com dns.example.com both.example.com" \
     >/etc/netns/pc-client/hosts
 }
 
 # Counters at the origins, which do not depend on what is being tested.
 make_counters() {
-  local n
-  for n in 1 2; do
-    in_ns "pc-origin$n" nft -f - <<'NFT'
+  make_counter 1
+  make_counter 2
+}
+make_counter() {
+  in_ns "pc-origin$1" nft -f - <<'NFT'
 table inet portcullis {
   counter echo_requests { }
   counter from_source_range { }
@@ -87,7 +89,6 @@ table inet portcullis {
   }
 }
 NFT
-  done
 }
 
 # --- certificates: our own authority, and one certificate for the zone ---

@@ -120,6 +120,8 @@ checks! {
     a_slow_origin_is_a_524: "page_slow";
     an_address_without_a_route_is_a_530_or_523: "page_no_route";
     what_cannot_work_is_refused_with_a_code: "bad_configuration";
+    sites_of_one_vnet_reach_each_other_and_no_other: "site_to_site";
+    a_cut_tunnel_hands_its_flows_over_and_gets_them_back: "ecmp";
     forged_packets_are_dropped_counted_and_arrive_nowhere: "spoof";
     a_deleted_route_is_gone_in_100_ms_and_the_other_vnet_loses_nothing: "route_delete";
     a_deleted_tunnel_is_gone_in_100_ms_and_the_other_vnet_loses_nothing: "tunnel_delete";
