@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# The routing benchmark: TCP and UDP kernel to kernel through each WireGuard, on one veth pair each. Sourced by bench.sh.
+# The routing benchmark: TCP and UDP kernel to kernel through each WireGuard, and through our ESP, on one veth pair each. Sourced by bench.sh.
 
 # Name | program at the client's end | at the server's end | as it is called in tables
 ROUTING_TABLE='
 veth      | -                     | -                     | veth without tunnel
 ours      | ours                  | ours                  | portcullis
+esp       | ours-esp              | ours-esp              | portcullis, ESP in UDP
 mixed     | ours                  | wireguard-go-backports | portcullis to wireguard-go 2023
 backports | wireguard-go-backports | wireguard-go-backports | wireguard-go 2023 (backports)
 sid       | wireguard-go-sid      | wireguard-go-sid      | wireguard-go 2026 (sid)
@@ -51,7 +52,7 @@ bench_routing() {
 routing_there() {
   local end
   for end in "$(routing_field "$1" 2)" "$(routing_field "$1" 3)"; do
-    case $end in - | ours) continue ;; esac
+    case $end in - | ours | ours-esp) continue ;; esac
     peer_path "$end" >/dev/null && continue
     say "$(routing_field "$1" 4): testbed/peers.sh $end" >>"$ABSENT"
     note "    $1: $end is absent"
@@ -74,6 +75,15 @@ tunnel_pair() {
   local name=$1 a=pc-bench-$1-a b=pc-bench-$1-b near=pcb-$1-a far=pcb-$1-b key1 key2 public1
   if [ "$2" = - ]; then
     FROM["$name"]=198.18.0.1 TO["$name"]=198.18.0.2 CARRIERS["$name"]=''
+    return
+  fi
+  if [ "$2" = ours-esp ]; then
+    FROM["$name"]=10.9.0.1 TO["$name"]=10.0.0.50 CARRIERS["$name"]="$near $far"
+    ip -n "$a" addr add 10.9.0.1/32 dev lo
+    ip -n "$b" addr add 10.0.0.50/32 dev lo
+    # The one that answers first: the other's first request finds it.
+    our_esp_site "$far" "$b" 10.0.0.50 198.18.0.2 10.9.0.1 198.18.0.1 false
+    our_esp_site "$near" "$a" 10.9.0.1 198.18.0.1 10.0.0.50 198.18.0.2 true
     return
   fi
   key1=$(wg genkey) key2=$(wg genkey)
@@ -100,6 +110,29 @@ tunnel_pair() {
     ip -n "$b" route add 100.64.0.0/12 dev "$far"
     ip -n "$b" route add 10.9.0.0/24 dev "$far"
   fi
+}
+
+# our_esp_site NAME NAMESPACE HOST END PEER_HOST PEER_END INITIATES: one end of AES-128-GCM in UDP, with HOST behind it.
+our_esp_site() {
+  cat >"$RUN/$1.toml" <<TOML
+admin_socket = "$STATE-bench/$1.sock"
+[router]
+tun = "pc-tun"
+mtu = 1420
+address = "$3"
+lan = ["$3/32"]
+[ipsec]
+local = "$4"
+remote = "$6"
+psk = "a key of both ends"
+local_identity = "$4"
+remote_identity = "$6"
+initiates = $7
+esp = ["aes128-gcm16"]
+routes = ["$5/32"]
+TOML
+  start "$1" "$2" "$BIN" site --config "$RUN/$1.toml"
+  ready "$1" "$BIN" show tunnels --socket "$STATE-bench/$1.sock"
 }
 
 # iperf NAME OPTION...: one run; its JSON in run/iperf.json.
@@ -141,9 +174,9 @@ carried() {
   local name=$1 edge=pcb-$1-a
   # shellcheck disable=SC2086
   printf '%s' "$(ticks ${CARRIERS[$name]})"
-  [ "$(routing_field "$name" 2)" = ours ] || return 0
+  case $(routing_field "$name" 2) in ours | ours-esp) ;; *) return 0 ;; esac
   "$BIN" show counters --json --socket "$STATE-bench/$edge.sock" |
-    jq -r '.router.io | " \(.udp_send_datagrams) \(.udp_sends) \(.udp_recv_datagrams) \(.udp_recvs)"'
+    jq -r '(.router // .).io | " \(.udp_send_datagrams) \(.udp_sends) \(.udp_recv_datagrams) \(.udp_recvs)"'
 }
 
 # routing_cost CASE SUBJECT PACKETS BEFORE AFTER
