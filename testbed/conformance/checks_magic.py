@@ -38,9 +38,9 @@ def check_ipsec_tunnels(client):
     made = tunnels.create(**body)
     assert made.replay_protection and made.psk_metadata.last_generated_on
     assert key not in made.to_json()
-    made_key = tunnels.psk_generate(made.id, **AT, body={})
+    made_key = tunnels.psk_generate(made.id, **AT)
     assert len(secret(made_key.psk)) >= 32 and made_key.ipsec_tunnel_id == made.id
-    again = tunnels.psk_generate(made.id, **AT, body={})
+    again = tunnels.psk_generate(made.id, **AT)
     assert secret(again.psk) != made_key.psk
     read = tunnels.get(made.id, **AT).ipsec_tunnel
     assert read.psk_metadata.last_generated_on == again.psk_metadata.last_generated_on
