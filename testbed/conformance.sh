@@ -58,6 +58,7 @@ start_control() {
 data_dir = "$PLACE/data"
 api_listen = "127.0.0.1:$port"
 [router]
+gre = ["$UNDERLAY_ADDRESS"]
 ipsec = ["$UNDERLAY_ADDRESS"]
 direct = ["cni0"]
 [proxy]

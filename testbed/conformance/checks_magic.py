@@ -18,6 +18,13 @@ def link():
     return f"10.250.{n // 256}.{n % 256}/31", f"10.250.{n // 256}.{n % 256 + 1}"
 
 
+def gre(**fields):
+    n = next(links)
+    customer = f"198.18.{n // 256}.{n % 256}"
+    body = {"name": name("g")[:15], "cloudflare_gre_endpoint": EDGE, "customer_gre_endpoint": customer}
+    return {**AT, **body, "interface_address": link()[0], **fields}
+
+
 def ipsec(**fields):
     n = next(links)
     body = {"name": name("ipsec"), "cloudflare_endpoint": EDGE, "customer_endpoint": f"198.19.{n // 256}.{n % 256}"}
@@ -29,6 +36,45 @@ def secret(text):
     with open(os.environ["SECRETS"], "a") as file:
         file.write(text + "\n")
     return text
+
+
+def check_gre_tunnels(client):
+    tunnels = client.magic_transit.gre_tunnels
+    body = gre(description="lab", ttl=32, mtu=1400, health_check={"rate": "low", "type": "request"})
+    assert tunnels.create(**body, **ALONE).name == body["name"]
+    assert not [one for one in tunnels.list(**AT).gre_tunnels if one.name == body["name"]]
+    made = tunnels.create(**body)
+    assert len(made.id) == 32 and (made.ttl, made.mtu, made.description) == (32, 1400, "lab")
+    assert (made.health_check.rate, made.health_check.direction, made.health_check.enabled) == ("low", "bidirectional", True)
+    assert made.gre_tunnels[0]["id"] == made.id  # as the documents show it
+    read = tunnels.get(made.id, **AT).gre_tunnel
+    assert (read.interface_address, read.created_on) == (body["interface_address"], made.created_on)
+    new = tunnels.get(made.id, **AT, x_magic_new_hc_target=True).gre_tunnel.health_check.target
+    assert new.saved == "" and new.effective
+    changed = tunnels.update(made.id, **{**body, "mtu": 1450}, x_magic_new_hc_target=True)
+    assert changed.modified and changed.modified_gre_tunnel.mtu == 1450
+    assert not tunnels.update(made.id, **{**body, "mtu": 1300}, **ALONE).modified
+    assert tunnels.get(made.id, **AT).gre_tunnel.mtu == 1450
+    second = tunnels.create(**gre())
+    both = {"gre_tunnels": [{"id": made.id, "ttl": 60}, {"id": second.id, "ttl": 61}]}
+    changed = tunnels.bulk_update(**AT, body=both)
+    assert [one.ttl for one in changed.modified_gre_tunnels] == [60, 61] and changed.modified
+    assert {made.id, second.id} <= {one.id for one in tunnels.list(**AT).gre_tunnels}
+    refused(409, 1013, tunnels.create, **{**gre(), "name": made.name}, pointer="/name")
+    link = {"interface_address": made.interface_address}
+    refused(409, 1013, tunnels.create, **{**gre(), **link}, pointer="/interface_address")
+    ends = {"customer_gre_endpoint": made.customer_gre_endpoint}
+    refused(409, 1013, tunnels.create, **{**gre(), **ends}, pointer="/customer_gre_endpoint")
+    refused(400, 1003, tunnels.create, **gre(name="has spaces"), pointer="/name")
+    refused(400, 1003, tunnels.create, **gre(mtu=500), pointer="/mtu")
+    refused(400, 1003, tunnels.create, **gre(interface_address="192.0.2.1/31"), pointer="/interface_address")
+    refused(400, 1003, tunnels.create, **gre(automatic_return_routing=True), pointer="/automatic_return_routing")
+    refused(400, 1003, tunnels.create, **gre(bgp={"customer_asn": 65000}), pointer="/bgp")
+    for one in (made, second):
+        gone_ = tunnels.delete(one.id, **AT)
+        assert gone_.deleted and gone_.deleted_gre_tunnel.id == one.id
+    gone(1016, tunnels.get, made.id, **AT)
+    gone(7003, tunnels.list, account_id="0" * 32)
 
 
 def check_ipsec_tunnels(client):
