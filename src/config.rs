@@ -38,6 +38,12 @@ pub(crate) struct Edge {
     pub(crate) data_dir: PathBuf,
     /// Where the HTTP API listens.
     pub(crate) api_listen: SocketAddr,
+    /// Requests a second that one token, or one address, may make for long, and five times that at
+    /// once; default 1000, 0 is no limit.
+    pub(crate) api_requests_per_sec: Option<u32>,
+    /// A file with the key that secrets in the store are sealed with, 32 bytes in base64; default
+    /// `data_dir/key`, made at the first start. PORTCULLIS_KEY in the environment comes before it.
+    pub(crate) key_file: Option<PathBuf>,
     /// Where `portcullis show` asks; default `data_dir/edge.sock`.
     pub(crate) admin_socket: Option<PathBuf>,
     /// This node's part of 100.64.0.0/12.
@@ -60,7 +66,17 @@ pub(crate) struct Edge {
     pub(crate) dns: Dns,
 }
 
+/// Requests a second of one token or address, for long: far above what people and their tools make,
+/// far below what the API can answer.
+const API_REQUESTS_PER_SEC: u32 = 1000;
+
 impl Edge {
+    /// Requests a second that one token, or one address, may make; `None` is no limit.
+    pub(crate) fn api_requests_per_sec_max(&self) -> Option<u32> {
+        let rate = self.api_requests_per_sec.unwrap_or(API_REQUESTS_PER_SEC);
+        (rate > 0).then_some(rate)
+    }
+
     /// Where `portcullis show` asks.
     pub(crate) fn admin_socket(&self) -> PathBuf {
         self.admin_socket

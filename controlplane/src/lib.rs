@@ -10,6 +10,8 @@ mod status;
 #[cfg(test)]
 mod scratch;
 
+mod keys;
+
 pub mod model;
 
 pub mod rib;
@@ -28,6 +30,7 @@ mod api;
 
 mod open;
 
+pub use keys::{Keys, MasterKey, ParseMasterKeyError};
 pub use open::{ControlPlane, OpenError, open_store};
 pub use options::Options;
 pub use status::{NoNode, NodeStatus};

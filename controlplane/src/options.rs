@@ -5,11 +5,18 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 
+use crate::keys::MasterKey;
+
 /// What a control plane needs to know to start.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where the store lives; made when it does not exist.
     pub data_dir: PathBuf,
+    /// The key of the store's secrets and of tokens; `None` is the one in `data_dir/key`, made when
+    /// the store is new.
+    pub key: Option<MasterKey>,
+    /// Requests a second that one token, or one address, may make for long; `None` is no limit.
+    pub requests_per_sec_max: Option<u32>,
     /// The edge's slice of the source range.
     pub slice: Ipv4Net,
     /// The edge's own addresses: where layer-4 apps may listen.

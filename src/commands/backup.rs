@@ -17,7 +17,8 @@ use crate::{client, config, table};
 pub(crate) enum Action {
     /// Write everything that exists into a file, as it is at one moment; the control plane may run.
     ///
-    /// The file holds the private keys of tunnels: it is readable by its owner only.
+    /// Private keys in it are sealed with the control plane's key, which is not in it: keep a copy of
+    /// that apart. The file is readable by its owner only.
     Backup {
         /// The file; it must not exist.
         file: PathBuf,
@@ -26,6 +27,9 @@ pub(crate) enum Action {
         json: bool,
     },
     /// Put a backup into the store of a control plane that does not run.
+    ///
+    /// It opens with the key of the control plane that the backup is of: `data_dir/key` or `key_file`
+    /// there.
     Restore {
         /// The file.
         file: PathBuf,

@@ -1,12 +1,14 @@
 //! `portcullis control`: the API alone, over an edge's data directory while the edge is stopped.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use controlplane::store::Store;
 use controlplane::store::etcd::{self, Etcd};
-use controlplane::{ControlPlane, NoNode, Options, open_store};
+use controlplane::{ControlPlane, MasterKey, NoNode, Options, open_store};
 
 use super::backup;
 use crate::{admin, config};
@@ -48,6 +50,8 @@ pub(super) fn open(config: &config::Edge) -> anyhow::Result<ControlPlane> {
 fn options(config: &config::Edge) -> anyhow::Result<Options> {
     Ok(Options {
         data_dir: config.data_dir.clone(),
+        key: key(config)?,
+        requests_per_sec_max: config.api_requests_per_sec_max(),
         slice: config.slice,
         edge_addresses: config.proxy.edge_addresses.clone(),
         name_servers: config.dns.name_servers()?,
@@ -99,6 +103,21 @@ fn etcd_config(config: &config::Edge) -> anyhow::Result<Option<etcd::Config>> {
     Ok(Some(etcd))
 }
 
+/// The server's key, where it is not the one in the data directory.
+fn key(config: &config::Edge) -> anyhow::Result<Option<MasterKey>> {
+    if let Ok(text) = std::env::var("PORTCULLIS_KEY") {
+        return text.parse().map(Some).context("PORTCULLIS_KEY");
+    }
+    let Some(path) = &config.key_file else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read key_file {}", path.display()))?;
+    let key = text.parse();
+    key.map(Some)
+        .with_context(|| format!("key_file {}", path.display()))
+}
+
 fn write_secret(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -131,13 +150,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     super::admin_runtime()?.block_on(async {
         let listener = listen(&config).await?;
         admin::serve(&config.admin_socket(), admin::backups(plane.clone()))?;
-        let server = axum::serve(listener, plane.router(Arc::new(NoNode)));
+        let server = axum::serve(listener, with_peer(plane.router(Arc::new(NoNode))));
         tracing::info!(api = %config.api_listen, "ready");
         tokio::select! {
             done = server.into_future() => done.context("the API ended"),
             signal = super::stop_signal() => signal,
         }
     })
+}
+
+/// The API, which is told where each request comes from.
+pub(super) fn with_peer(
+    api: axum::Router,
+) -> IntoMakeServiceWithConnectInfo<axum::Router, SocketAddr> {
+    api.into_make_service_with_connect_info()
 }
 
 /// Opens the API's socket.

@@ -81,7 +81,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let listener = control::listen(config).await?;
     let api = plane.router(Arc::new(converge.status(handle)));
-    let api = tokio::spawn(axum::serve(listener, api).into_future());
+    let api = tokio::spawn(axum::serve(listener, control::with_peer(api)).into_future());
     let upstreams = Upstreams {
         tables: handle.tables().clone(),
         flows: handle

@@ -1,13 +1,14 @@
 //! `/accounts`
 
-use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde_json::{Value, json};
 
-use super::context::{Shared, account};
+use super::context::{self, Shared};
 use super::envelope::{Answer, one, page};
 use super::input::{At, Params};
+use super::permit::Caller;
 use crate::model::account::Account;
 
 pub(super) fn routes() -> Router<Shared> {
@@ -16,19 +17,32 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/accounts/{account}", get(read))
 }
 
-async fn list(State(shared): State<Shared>, params: Params) -> Answer {
+async fn list(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    params: Params,
+) -> Answer {
     let paging = params.paging(20, 50)?;
     let name = params.get("name").unwrap_or("").to_owned();
     let snapshot = shared.snapshot();
     let found = snapshot
         .accounts
         .iter()
+        .filter(|account| caller.token.knows(account.id))
         .filter(|account| account.name.contains(&name));
     Ok(page(found.collect(), paging, |account| show(account)))
 }
 
-async fn read(State(shared): State<Shared>, At(id): At<String>) -> Answer {
-    Ok(one(show(&*account(&shared.snapshot(), &id)?)))
+async fn read(
+    State(shared): State<Shared>,
+    At(id): At<String>,
+    Extension(caller): Extension<Caller>,
+) -> Answer {
+    let account = context::account(&shared.snapshot(), &id)?;
+    match caller.token.knows(account.id) {
+        true => Ok(one(show(&account))),
+        false => Err(context::no_route(&format!("/accounts/{id}"))),
+    }
 }
 
 fn show(account: &Account) -> Value {

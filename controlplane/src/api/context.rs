@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::limit::Limits;
+use crate::keys::Keys;
 use crate::model::account::Account;
+use crate::model::audit::Actor;
 use crate::model::fields::echo;
 use crate::model::zone::Zone;
 use crate::model::{Fault, Refusal, Timestamp};
@@ -20,10 +23,19 @@ const APPLY_WAIT_MAX: Duration = Duration::from_millis(100);
 /// How often the node is asked meanwhile.
 const APPLY_POLL: Duration = Duration::from_millis(1);
 
+tokio::task_local! {
+    /// Who makes the request that is being handled: the audit log has its changes as his.
+    pub(super) static ACTOR: Arc<Actor>;
+}
+
 /// What the handlers work on.
 pub(crate) struct Context {
     /// What exists.
     pub(crate) objects: Arc<Objects>,
+    /// The server's keys.
+    pub(crate) keys: Arc<Keys>,
+    /// How often who may ask.
+    pub(crate) limits: Limits,
     /// How the control plane was opened.
     pub(crate) options: Options,
     /// The proxy's token.
@@ -62,7 +74,9 @@ impl Shared {
         change: impl FnOnce(&mut Transaction) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let objects = Arc::clone(&self.objects);
-        let written = tokio::task::spawn_blocking(move || objects.write(now(), change)).await;
+        let actor = ACTOR.try_with(Arc::clone).ok();
+        let write = move || objects.write_by(actor.as_deref(), now(), change);
+        let written = tokio::task::spawn_blocking(write).await;
         let (result, revision) = match written {
             Ok(Ok(done)) => done,
             Ok(Err(WriteError::Refused(refusal))) => return Err(refusal),

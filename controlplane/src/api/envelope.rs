@@ -73,6 +73,7 @@ impl IntoResponse for Refusal {
             Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fault::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Fault::Stale(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Fault::Ours => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let stale = match self.fault {
@@ -84,6 +85,7 @@ impl IntoResponse for Refusal {
             | Fault::Conflict
             | Fault::TooLarge
             | Fault::TooSlow
+            | Fault::TooMany
             | Fault::Ours => None,
         };
         let mut error = json!({"code": self.code, "message": self.message});

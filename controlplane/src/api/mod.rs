@@ -1,20 +1,25 @@
 //! The HTTP API: envelope, authentication, paging, one file per resource.
 //!
 //! In: requests. Out: answers in the envelope, and transactions on the store. State: none of its own.
-//! A new resource is one file here with its `routes()`, and one line in [`router`].
+//! A new resource is one file here with its `routes()`, and one line in [`router`] that names the
+//! permission group which its routes need.
 
 mod accounts;
 mod again;
+mod audit;
 mod auth;
 mod context;
 mod coverage;
 mod envelope;
 mod input;
+mod limit;
 mod magic;
 mod origins;
+mod permit;
 mod records;
 mod routes;
 mod spectrum;
+mod tokens;
 mod tunnels;
 mod user;
 mod vnets;
@@ -27,10 +32,13 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware;
 
+use crate::model::permission::Group;
 use crate::model::{Fault, Refusal};
 
 pub(crate) use context::Context;
 use context::Shared;
+pub(crate) use limit::Limits;
+use permit::by_handler;
 
 /// Largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -38,16 +46,23 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// Everything under `/client/v4` and `/origin/v1`.
 pub(crate) fn router(context: Context) -> Router {
     let shared = Shared::new(context);
-    let resources = Router::new()
-        .merge(accounts::routes())
-        .merge(magic::routes())
-        .merge(records::routes())
-        .merge(routes::routes())
-        .merge(spectrum::routes())
-        .merge(tunnels::routes())
-        .merge(user::routes())
-        .merge(vnets::routes())
-        .merge(zones::routes());
+    let guarded = |group, routes| permit::guarded(&shared, group, routes);
+    let resources = permit::together([
+        by_handler(accounts::routes()),
+        by_handler(audit::of_user()),
+        by_handler(tokens::of_user()),
+        by_handler(user::routes()),
+        by_handler(zones::collection()),
+        guarded(Group::AccountTokens, tokens::of_account()),
+        guarded(Group::AuditLogs, audit::of_account()),
+        guarded(Group::Dns, records::routes()),
+        guarded(Group::MagicWan, magic::routes()),
+        guarded(Group::Networks, routes::routes()),
+        guarded(Group::Networks, vnets::routes()),
+        guarded(Group::Spectrum, spectrum::routes()),
+        guarded(Group::Tunnels, tunnels::routes()),
+        guarded(Group::Zones, zones::routes()),
+    ]);
     let customers = middleware::from_fn_with_state(shared.clone(), auth::customer);
     let again = middleware::from_fn_with_state(shared.clone(), again::when_stale);
     let proxies = middleware::from_fn_with_state(shared.clone(), auth::proxy);

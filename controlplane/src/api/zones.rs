@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params, wrong};
+use super::permit::Caller;
+use crate::model::permission::{Access, Group, Scope};
 use crate::model::zone::{INVALID, NewZone, Zone};
 use crate::model::{Fields, HexId, Refusal};
 use crate::options::Options;
@@ -18,17 +20,26 @@ use crate::store::Snapshot;
 /// Code of a zone that would be below another account's (the product's for any subdomain).
 const SUBDOMAIN: u32 = 1116;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/zones", get(list).post(create))
-        .route("/zones/{zone}", get(read).patch(patch).delete(delete))
+/// All zones: the handlers look at each.
+pub(super) fn collection() -> Router<Shared> {
+    Router::new().route("/zones", get(list).post(create))
 }
 
-async fn create(State(shared): State<Shared>, Body(body): Body) -> Answer {
+/// One zone.
+pub(super) fn routes() -> Router<Shared> {
+    Router::new().route("/zones/{zone}", get(read).patch(patch).delete(delete))
+}
+
+async fn create(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body,
+) -> Answer {
     let new = NewZone::read(Fields::new(body, INVALID)?)?;
     let options = shared.options.clone();
     let shown = shared.write(move |transaction| {
-        let account_id = account_of(transaction.snapshot(), new.account_id)?;
+        let account_id = account_of(transaction.snapshot(), &caller, new.account_id)?;
+        caller.must(Group::Zones, Access::Write, Scope::ZonesOf(account_id))?;
         if transaction.snapshot().indexes.zones.contains_key(&new.name) {
             return Err(Refusal::invalid(1061, format!("{} already exists.", new.name)).at("name"));
         }
@@ -54,12 +65,17 @@ async fn create(State(shared): State<Shared>, Body(body): Body) -> Answer {
     Ok(one(shown.await?))
 }
 
-async fn list(State(shared): State<Shared>, params: Params) -> Answer {
+async fn list(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    params: Params,
+) -> Answer {
     let paging = params.paging(20, 1_000)?;
     let snapshot = shared.snapshot();
     let mut found = Vec::new();
     for zone in snapshot.zones.iter() {
-        if is_wanted(&snapshot, zone, &params)? {
+        let is_visible = caller.may_zone(Group::Zones, Access::Read, zone);
+        if is_visible && is_wanted(&snapshot, zone, &params)? {
             found.push(Arc::clone(zone));
         }
     }
@@ -111,13 +127,18 @@ async fn delete(State(shared): State<Shared>, At(id): At<String>) -> Answer {
     Ok(one(deleted.await?))
 }
 
-/// The account that was named; the only one there is, when none was.
-fn account_of(snapshot: &Snapshot, named: Option<HexId>) -> Result<HexId, Refusal> {
-    let mut accounts = snapshot.accounts.iter().map(|account| account.id);
+/// The account that was named; the only one that the caller knows, when none was.
+fn account_of(
+    snapshot: &Snapshot,
+    caller: &Caller,
+    named: Option<HexId>,
+) -> Result<HexId, Refusal> {
+    let accounts = snapshot.accounts.iter().map(|account| account.id);
+    let mut accounts = accounts.filter(|id| caller.token.knows(*id));
     match (named, accounts.next(), accounts.next()) {
         (Some(id), ..) => match snapshot.accounts.get(&id) {
-            Some(account) => Ok(account.id),
-            None => Err(
+            Some(account) if caller.token.knows(account.id) => Ok(account.id),
+            Some(_) | None => Err(
                 Refusal::invalid(INVALID, format!("There is no account {id}.")).at("account/id"),
             ),
         },

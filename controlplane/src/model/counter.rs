@@ -55,6 +55,7 @@ impl Counter {
 
 impl Resource for Counter {
     const KIND: &'static str = "counter";
+    const IS_AUDITED: bool = false;
     type Id = Numbered;
 
     fn id(&self) -> Numbered {

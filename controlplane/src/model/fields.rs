@@ -222,6 +222,34 @@ impl Fields {
         }
     }
 
+    /// A list of at most `max` objects, whose refusals point below their places in it.
+    ///
+    /// # Errors
+    /// Any other value.
+    pub fn objects(&mut self, name: &str, max: usize) -> Result<Option<Vec<Fields>>, Refusal> {
+        let list = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::Array(list)) if list.len() <= max => list,
+            Some(Value::Array(_)) => {
+                return Err(self.refuse(name, format!("'{name}' may have at most {max} entries.")));
+            }
+            Some(other) => return Err(self.wrong_type(name, "a list of objects", &other)),
+        };
+        let mut objects = Vec::with_capacity(list.len());
+        for (index, value) in list.into_iter().enumerate() {
+            let entry = format!("{name}/{index}");
+            let Value::Object(fields) = value else {
+                return Err(self.wrong_type(&entry, "an object", &value));
+            };
+            objects.push(Fields {
+                fields,
+                path: format!("{}/{entry}", self.path),
+                code: self.code,
+            });
+        }
+        Ok(Some(objects))
+    }
+
     /// The value, or a refusal that says that the field is missing.
     ///
     /// # Errors
@@ -279,6 +307,12 @@ impl Fields {
 pub fn echo(text: &str) -> String {
     let shown = text.chars().filter(|c| !c.is_control());
     shown.take(ECHO_CHARS_MAX).collect()
+}
+
+/// The same of a path, which is longer.
+pub fn echo_long(text: &str) -> String {
+    let shown = text.chars().filter(|c| !c.is_control());
+    shown.take(4 * ECHO_CHARS_MAX).collect()
 }
 
 fn kind_of(value: &Value) -> &'static str {

@@ -17,6 +17,11 @@ impl HexId {
     /// The last of all ids.
     pub const MAX: HexId = HexId([0xff; 16]);
 
+    /// The id of these bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> HexId {
+        HexId(bytes)
+    }
+
     /// A new id: 122 random bits.
     pub fn random() -> HexId {
         HexId(*uuid::Uuid::new_v4().as_bytes())
@@ -86,6 +91,11 @@ impl Timestamp {
         Timestamp(at.replace_nanosecond(nanos).unwrap_or(at))
     }
 
+    /// The whole seconds since 1970.
+    pub fn unix_secs(self) -> i64 {
+        self.0.unix_timestamp()
+    }
+
     /// This moment, that many seconds earlier.
     pub fn before(self, secs: u64) -> Timestamp {
         let secs = i64::try_from(secs).unwrap_or(i64::MAX);
@@ -96,6 +106,20 @@ impl Timestamp {
     /// How many seconds later this is.
     pub fn seconds_since(self, earlier: Timestamp) -> f64 {
         (self.0 - earlier.0).as_seconds_f64()
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = time::error::Parse;
+
+    /// RFC 3339; a date alone is its first moment in UTC.
+    fn from_str(text: &str) -> Result<Timestamp, time::error::Parse> {
+        let whole = match text.len() {
+            10 => format!("{text}T00:00:00Z"),
+            _ => text.to_owned(),
+        };
+        let at = OffsetDateTime::parse(&whole, &time::format_description::well_known::Rfc3339)?;
+        Ok(Timestamp::new(at.to_offset(time::UtcOffset::UTC)))
     }
 }
 

@@ -5,10 +5,13 @@
 
 pub mod account;
 pub mod address;
+pub mod audit;
 pub mod counter;
 pub mod fields;
 pub mod host_name;
 pub mod id;
+pub mod key_check;
+pub mod permission;
 pub mod rdata;
 pub mod record;
 pub mod record_draft;
@@ -37,6 +40,10 @@ pub use refusal::{Fault, Refusal};
 pub trait Resource: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The first part of the object's key in the store; never changes once released.
     const KIND: &'static str;
+    /// JSON pointers to what is secret in the object: sealed in the store, and not in the audit log.
+    const SECRETS: &'static [&'static str] = &[];
+    /// Whether changes of it are in the audit log.
+    const IS_AUDITED: bool = true;
     /// What names the object among its kind.
     type Id: Ord + Clone + Debug + Display + FromStr + Send + Sync;
     /// The object's name among its kind.

@@ -22,6 +22,8 @@ pub enum Fault {
     /// Another control plane changed the state, to this revision, before the request could: it is to be
     /// looked at again, on that state.
     Stale(u64),
+    /// Too many requests came.
+    TooMany,
     /// Ours: the store failed. A retry is safe; nothing was acknowledged.
     Ours,
 }

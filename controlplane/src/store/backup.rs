@@ -1,7 +1,8 @@
 //! Backups: everything that is stored at one revision, in lines of JSON that can be checked.
 //!
 //! The first line names the form and the schema, then each object has a line, and the last one counts
-//! them and has the SHA-256 of all bytes before it. Without that line a file is not a backup.
+//! them and has the SHA-256 of all bytes before it. Without that line a file is not a backup. Secrets are in
+//! it as they are at rest, sealed: what is restored opens with the key that the store had.
 
 use std::io::BufRead;
 
@@ -94,7 +95,7 @@ pub fn write(store: &dyn Store, out: &mut dyn std::io::Write) -> Result<Summary,
     })?;
     let mut objects = 0;
     let mut failed = None;
-    let loaded = store.load(&mut |key, value| {
+    let loaded = store.load_at_rest(&mut |key, value| {
         let unreadable = |source| StoreError::Unreadable {
             key: key.to_owned(),
             source: Some(std::sync::Arc::new(source)),

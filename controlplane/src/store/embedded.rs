@@ -17,10 +17,12 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 ///
 /// - 1: accounts, apps, counters, identities, records, routes, tokens, tunnels, vnets, zones.
 /// - 2: any kind; an older version then says that it is older, not that an object is unreadable.
-pub(super) const SCHEMA: u64 = 2;
+/// - 3: secrets are sealed.
+pub(super) const SCHEMA: u64 = 3;
 
 /// How a store of schema *n* + 1 becomes one of *n* + 2; each in the transaction that raises the number.
-const MIGRATIONS: [Migration; 1] = [|_| Ok(())];
+/// What schema 2 has in clear is sealed when a key is there (`open/file.rs`).
+const MIGRATIONS: [Migration; 2] = [|_| Ok(()), |_| Ok(())];
 
 type Migration = fn(&redb::WriteTransaction) -> Result<(), redb::Error>;
 
@@ -48,6 +50,16 @@ impl Embedded {
         }
         transaction.commit().map_err(redb::Error::from)?;
         Ok(Embedded { database })
+    }
+
+    /// Whether there is an object of this key.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub fn has(&self, key: &str) -> Result<bool, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let objects = transaction.open_table(OBJECTS).map_err(failed)?;
+        Ok(objects.get(key).map_err(failed)?.is_some())
     }
 
     fn replace_all(&self, revision: u64, writes: &[Write]) -> Result<(), redb::Error> {

@@ -9,10 +9,12 @@ use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::names::Names;
+use crate::model::audit::Entry;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
 use crate::model::static_route::StaticRoute;
+use crate::model::token::Token;
 use crate::model::tunnel::{Kind, Tunnel};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
@@ -62,16 +64,36 @@ pub struct Indexes {
     pub tunnels: OrdMap<TunnelId, Uuid>,
     /// Vnets by the number that nodes call them.
     pub vnets: OrdMap<VnetId, Uuid>,
+    /// Tokens by their hash.
+    pub tokens: OrdMap<String, HexId>,
+    /// How many changes the audit log lists.
+    pub audited: usize,
     /// The default vnet of each account.
     pub default_vnets: OrdMap<HexId, OrdSet<Uuid>>,
 }
 
 pub(super) fn unindexed<R>(_: &mut Indexes, _: &R, _: Step) {}
 
+pub(super) fn audit(indexes: &mut Indexes, entry: &Entry, step: Step) {
+    // An entry counts even if all its changes were too many to list.
+    let changes = entry.changes.len().max(1);
+    match step {
+        Step::Add => indexes.audited += changes,
+        Step::Remove => indexes.audited -= changes,
+    }
+}
+
 pub(super) fn zone(indexes: &mut Indexes, zone: &Zone, step: Step) {
     match step {
         Step::Add => indexes.zones.insert(zone.name.clone(), zone.id),
         Step::Remove => indexes.zones.remove(&zone.name),
+    };
+}
+
+pub(super) fn token(indexes: &mut Indexes, token: &Token, step: Step) {
+    match step {
+        Step::Add => indexes.tokens.insert(token.hash.clone(), token.id),
+        Step::Remove => indexes.tokens.remove(&token.hash),
     };
 }
 

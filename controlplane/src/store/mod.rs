@@ -4,6 +4,7 @@
 //! store on disk; the newest [`Snapshot`], of which a copy is one count and a change a path of nodes, so
 //! that readers keep old ones and ask what changed since ([`Table::changes`]).
 
+mod audit;
 pub mod backup;
 mod copy;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub(crate) mod etcd_tests;
 mod indexes;
 mod names;
 mod objects;
+mod sealed;
 mod snapshot;
 mod table;
 #[cfg(test)]
@@ -22,10 +24,14 @@ mod tests;
 
 use std::sync::Arc;
 
+use crate::model::Resource;
+
 pub use embedded::{Embedded, OpenError};
 pub use indexes::{Indexes, Step};
 pub use names::Names;
 pub use objects::{Objects, Transaction, WriteError};
+pub use sealed::Sealed;
+pub(crate) use sealed::seal_plain;
 pub use snapshot::{Snapshot, Tabled};
 pub use table::{Change, Table};
 
@@ -36,6 +42,16 @@ pub struct Write {
     pub key: String,
     /// The object's JSON; `None` removes it.
     pub value: Option<Vec<u8>>,
+}
+
+impl Write {
+    /// The object exists, so.
+    fn of<R: Resource>(object: &R) -> Write {
+        Write {
+            key: format!("{}/{}", R::KIND, object.id()),
+            value: Some(serde_json::to_vec(object).expect("objects have string keys only")),
+        }
+    }
 }
 
 /// Why the store did not do it. Nothing of the transaction is kept.
@@ -61,6 +77,15 @@ pub enum StoreError {
     /// The medium failed.
     #[error("the store failed")]
     Failed(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A secret in the store was sealed with another key.
+    #[error(
+        "{key} in the store is sealed with another key: start with the key of this data directory \
+         (its file `key`, `key_file` of the configuration, or PORTCULLIS_KEY)"
+    )]
+    WrongKey {
+        /// The object's key.
+        key: String,
+    },
     /// What is stored cannot be read by this version.
     #[error("object {key} in the store cannot be read: it was written by another version")]
     Unreadable {
@@ -118,7 +143,15 @@ pub trait Store: Send + Sync {
         usize::MAX
     }
 
-    /// The same, and [`Store::next`] tells what comes after it.
+    /// The same as [`Store::load`], as it is at rest: what is sealed stays so. For backups.
+    ///
+    /// # Errors
+    /// When the medium fails, or `each` does.
+    fn load_at_rest(&self, each: Each<'_>) -> Result<u64, StoreError> {
+        self.load(each)
+    }
+
+    /// The same as [`Store::load`], and [`Store::next`] tells what comes after it.
     ///
     /// # Errors
     /// When the medium fails, or `each` does.

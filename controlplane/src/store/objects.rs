@@ -7,10 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::audit::Changes;
 use super::backup::{self, BackupError, Summary};
 use super::copy;
 use super::snapshot::{Snapshot, Tabled};
 use super::{Followed, Store, StoreError, Write};
+use crate::model::audit::{Actor, CHANGES_KEPT_MAX, Entry, Number};
 use crate::model::counter::{Counter, Numbered};
 use crate::model::{Refusal, Timestamp};
 
@@ -111,6 +113,19 @@ impl Objects {
         self.store.is_shared()
     }
 
+    /// How many writes go into one transaction.
+    pub fn writes_max(&self) -> usize {
+        self.store.writes_max()
+    }
+
+    /// Reads everything again, when others wrote.
+    ///
+    /// # Errors
+    /// When the store fails or holds what cannot be read.
+    pub fn reload(&self) -> Result<(), StoreError> {
+        self.take_in(Followed::Lost)
+    }
+
     /// Writes everything that is stored to `out`, as it is at one revision. Blocks.
     ///
     /// # Errors
@@ -175,6 +190,7 @@ impl Objects {
         change(&mut Transaction {
             snapshot,
             writes: Vec::new(),
+            changes: None,
             now,
         })
     }
@@ -189,13 +205,31 @@ impl Objects {
         now: Timestamp,
         change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
     ) -> Result<(T, u64), WriteError> {
+        self.write_by(None, now, change)
+    }
+
+    /// The same, with the changes in the audit log as the actor's, in the same transaction. Without
+    /// an actor it is the server's own doing, and not logged.
+    ///
+    /// # Errors
+    /// As [`Objects::write`].
+    pub fn write_by<T>(
+        &self,
+        actor: Option<&Actor>,
+        now: Timestamp,
+        change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
+    ) -> Result<(T, u64), WriteError> {
         let mut head = self.head();
         let mut transaction = Transaction {
             snapshot: head.snapshot.clone(),
             writes: Vec::new(),
+            changes: actor.map(|_| Changes::default()),
             now,
         };
         let result = change(&mut transaction)?;
+        if let Some(actor) = actor {
+            transaction.log(actor, &head.snapshot);
+        }
         let max = self.store.writes_max();
         if transaction.writes.len() > max {
             let writes = transaction.writes.len();
@@ -221,7 +255,31 @@ impl Objects {
             outcome: Arc::clone(&outcome),
         });
         self.settle(head, &outcome)?;
+        if actor.is_some() {
+            self.trim_log(now);
+        }
         Ok((result, revision))
+    }
+
+    /// Shortens the audit log when it is a tenth too long, in transactions of its own: a store takes so
+    /// many writes at once, and they are the request's.
+    fn trim_log(&self, now: Timestamp) {
+        if self.snapshot().indexes.audited <= CHANGES_KEPT_MAX + CHANGES_KEPT_MAX / 10 {
+            return;
+        }
+        let max = self.writes_max().min(GROUP_WRITES_MAX);
+        loop {
+            match self.write(now, |transaction| Ok(transaction.trim_log(max))) {
+                Ok((true, _)) => {}
+                Ok((false, _)) => return,
+                // The next change tries again, here or elsewhere.
+                Err(why) => {
+                    let why = &why as &dyn std::error::Error;
+                    tracing::debug!(error = why, "the audit log is longer than it should be");
+                    return;
+                }
+            }
+        }
     }
 
     /// Waits until the outcome of a transaction is known; takes pending ones to the disk itself when
@@ -419,6 +477,8 @@ fn next_group(pending: &mut Vec<Pending>, max: usize) -> Vec<Pending> {
 pub struct Transaction {
     snapshot: Snapshot,
     writes: Vec<Write>,
+    /// What changed so far, if anybody wants to know.
+    changes: Option<Changes>,
     now: Timestamp,
 }
 
@@ -433,24 +493,62 @@ impl Transaction {
         self.now
     }
 
+    /// Writes objects that have secrets again, as they are, so that the store seals them: at most `max`
+    /// of those after the key `after`. The last one's key; `None` when there is none left.
+    pub fn write_secrets(&mut self, after: &str, max: usize) -> Option<String> {
+        let mut writes = self.snapshot.secret_writes();
+        writes.retain(|write| write.key.as_str() > after);
+        writes.sort_by(|a, b| a.key.cmp(&b.key));
+        writes.truncate(max);
+        let last = writes.last().map(|write| write.key.clone());
+        self.writes.append(&mut writes);
+        last
+    }
+
     /// The object exists, so.
     pub fn put<R: Tabled>(&mut self, object: R) {
-        let value = serde_json::to_vec(&object).expect("objects have string keys only");
-        self.writes.push(Write {
-            key: format!("{}/{}", R::KIND, object.id()),
-            value: Some(value),
-        });
+        let write = Write::of(&object);
+        if let Some(changes) = &mut self.changes {
+            changes.note(R::table(&self.snapshot).get(&object.id()), Some(&object));
+        }
+        self.writes.push(write);
         self.snapshot.put(object);
     }
 
     /// The object is gone; what it was.
     pub fn delete<R: Tabled>(&mut self, id: &R::Id) -> Option<Arc<R>> {
         let old = self.snapshot.delete::<R>(id)?;
+        if let Some(changes) = &mut self.changes {
+            changes.note(Some(&old), None);
+        }
         self.writes.push(Write {
             key: format!("{}/{id}", R::KIND),
             value: None,
         });
         Some(old)
+    }
+
+    /// Puts what changed since `before` into the audit log, as one entry.
+    fn log(&mut self, actor: &Actor, before: &Snapshot) {
+        let changes = self.changes.take().unwrap_or_default();
+        let Some(entry) = changes.entry(actor, self.now, before, &self.snapshot) else {
+            return;
+        };
+        self.put(entry);
+    }
+
+    /// Lets the audit log's oldest entries go, at most `max` of them. Whether there are more.
+    fn trim_log(&mut self, max: usize) -> bool {
+        for _ in 0..max {
+            if self.snapshot.indexes.audited <= CHANGES_KEPT_MAX {
+                return false;
+            }
+            let Some(oldest) = self.snapshot.audit.first().map(|entry| entry.number) else {
+                return false;
+            };
+            self.delete::<Entry>(&Number(oldest));
+        }
+        true
     }
 
     /// The next number of a kind, 1..=`max`: not reused while others are left.

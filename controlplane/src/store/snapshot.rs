@@ -6,7 +6,9 @@ use super::indexes::{self, Indexes, Step};
 use super::table::{Change, Table};
 use super::{StoreError, Write};
 use crate::model::account::Account;
+use crate::model::audit::Entry;
 use crate::model::counter::Counter;
+use crate::model::key_check::KeyCheck;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
@@ -95,6 +97,25 @@ macro_rules! tables {
             }
         }
 
+        impl Snapshot {
+            /// Every object that has secrets, to be written as it is.
+            pub(super) fn secret_writes(&self) -> Vec<Write> {
+                let mut writes = Vec::new();
+                $(if !<$resource>::SECRETS.is_empty() {
+                    writes.extend(self.$name.iter().map(|object| Write::of(&**object)));
+                })*
+                writes
+            }
+        }
+
+        /// JSON pointers to the secrets of the object that has this key in the store.
+        pub(super) fn secrets_of(key: &str) -> &'static [&'static str] {
+            match key.split_once('/').map(|(kind, _)| kind) {
+                $(Some(<$resource>::KIND) => <$resource>::SECRETS,)*
+                Some(_) | None => &[],
+            }
+        }
+
         $(impl Tabled for $resource {
             fn table(snapshot: &Snapshot) -> &Table<Self> {
                 &snapshot.$name
@@ -116,10 +137,14 @@ tables! {
     accounts: Account => indexes::unindexed,
     /// Layer-4 apps.
     apps: App => indexes::app,
+    /// Who changed what.
+    audit: Entry => indexes::audit,
     /// Last numbers given.
     counters: Counter => indexes::unindexed,
     /// The edge's keys, per account.
     identities: Identity => indexes::unindexed,
+    /// Whether the store's key is the right one.
+    key_checks: KeyCheck => indexes::unindexed,
     /// DNS records.
     records: Record => indexes::record,
     /// Routes.
@@ -127,7 +152,7 @@ tables! {
     /// Static routes.
     static_routes: StaticRoute => indexes::static_route,
     /// API tokens.
-    tokens: Token => indexes::unindexed,
+    tokens: Token => indexes::token,
     /// Tunnels.
     tunnels: Tunnel => indexes::tunnel,
     /// Virtual networks.

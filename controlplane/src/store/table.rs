@@ -47,6 +47,21 @@ impl<R: Resource> Table<R> {
         self.0.values().map(|row| &row.0)
     }
 
+    /// The object with the least id.
+    pub fn first(&self) -> Option<&Arc<R>> {
+        self.0.get_min().map(|(_, row)| &row.0)
+    }
+
+    /// The object with the greatest id.
+    pub fn last(&self) -> Option<&Arc<R>> {
+        self.0.get_max().map(|(_, row)| &row.0)
+    }
+
+    /// Every object, in the falling order of their ids.
+    pub fn newest(&self) -> impl Iterator<Item = &Arc<R>> {
+        self.0.values().rev().map(|row| &row.0)
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -11,6 +11,7 @@ use super::{
     Each, Embedded, Followed, Objects, Snapshot, Store, StoreError, Transaction, Write, backup,
 };
 use crate::model::account::Account;
+use crate::model::audit::{Actor, CHANGES_KEPT_MAX, CHANGES_MAX};
 use crate::model::{HexId, Timestamp};
 use crate::scratch::Directory;
 
@@ -276,6 +277,38 @@ fn a_backup_is_restored_whole_above_both_revisions_or_not_at_all() {
         };
         assert_eq!((found.revision, all(&found)), (9, all(&source.snapshot())));
     }
+}
+
+#[test]
+fn the_audit_log_is_shortened_when_it_is_a_tenth_too_long_and_keeps_the_newest() {
+    let world = World::new(Place::Embedded(Directory::new()));
+    let actor = Actor {
+        token_id: HexId::random(),
+        token_name: "one".to_owned(),
+        ip: None,
+        method: "POST".to_owned(),
+        path: "/accounts".to_owned(),
+    };
+    let entries = 3 * CHANGES_KEPT_MAX / CHANGES_MAX;
+    for _ in 0..entries {
+        let many = |transaction: &mut Transaction| {
+            (0..CHANGES_MAX + 7).for_each(|_| transaction.put(account("one of many")));
+            Ok(())
+        };
+        world.objects.write_by(Some(&actor), now(), many).unwrap();
+        let audited = world.objects.snapshot().indexes.audited;
+        assert!(
+            audited <= CHANGES_KEPT_MAX + CHANGES_KEPT_MAX / 10,
+            "{audited}"
+        );
+    }
+    let shown = world.objects.snapshot();
+    assert!(shown.indexes.audited >= CHANGES_KEPT_MAX - CHANGES_MAX);
+    let last = shown.audit.last().unwrap();
+    assert_eq!((last.number, last.unlisted), (entries as u64, 7));
+    let found = world.reopened();
+    assert_eq!(found.indexes.audited, shown.indexes.audited);
+    assert_eq!(found.audit.first().unwrap(), shown.audit.first().unwrap());
 }
 
 /// As version 0.1.0 with schema 1 left it, byte for byte, but for the ids.

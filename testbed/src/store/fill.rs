@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use controlplane::model::account::Account;
 use controlplane::model::record::{Kind, Record, Settings};
 use controlplane::model::route::Route;
-use controlplane::model::token::Token;
+use controlplane::model::token::{self, Token};
 use controlplane::model::tunnel::{self, Identity, Interface, Tunnel, WireGuard};
 use controlplane::model::vnet::Vnet;
 use controlplane::model::zone::Zone;
 use controlplane::model::{HexId, Resource, Timestamp};
 use controlplane::store::{Embedded, Store as _, Write};
+use controlplane::{Keys, MasterKey};
 use dataplane::id::{TunnelId, VnetId};
 use dataplane::tunnel::wireguard::{PrivateKey, PublicKey};
 use ipnet::Ipv4Net;
@@ -50,11 +51,13 @@ pub fn fill(directory: &Path, size: Size) -> anyhow::Result<()> {
     let account = HexId::random();
     let mut writes = Vec::new();
     let random = SystemRandom::new();
-    let token = Token::generate("bench", now, &random)
-        .ok()
-        .context("no random bytes")?;
-    std::fs::write(directory.join("token"), token.1).context("cannot write the token")?;
-    put(&mut writes, &token.0)?;
+    let no_random = "no random bytes";
+    let secret = token::secret(&random).ok().context(no_random)?;
+    let key = MasterKey::generate().ok().context(no_random)?;
+    std::fs::write(directory.join("token"), &secret).context("cannot write the token")?;
+    std::fs::write(directory.join("key"), key.to_base64()).context("cannot write the key")?;
+    let token = Token::unrestricted("bench", Keys::new(&key).hash(&secret), now);
+    put(&mut writes, &token)?;
     put(
         &mut writes,
         &Account {

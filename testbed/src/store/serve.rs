@@ -40,6 +40,9 @@ fn opened(directory: &Path) -> anyhow::Result<ControlPlane> {
     let slice = "100.64.0.0/20".parse().context("the slice")?;
     let options = Options {
         data_dir: directory.to_owned(),
+        key: None,
+        // The benchmark is what there is, and not how much of it one client may have.
+        requests_per_sec_max: None,
         slice,
         edge_addresses: Vec::new(),
         name_servers: Vec::new(),

@@ -1,13 +1,16 @@
 //! The API in memory: requests in, envelopes out.
 
 mod answers;
+mod auth;
 mod bad_input;
 mod dns;
+mod guard;
 mod magic;
 mod magic_input;
 mod magic_routes;
 mod networks;
 mod records;
+mod secrets;
 mod shared;
 mod spectrum;
 mod tunnels;
@@ -34,6 +37,8 @@ fn options(directory: &Directory) -> Options {
     let underlay = underlay.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec();
     Options {
         data_dir: directory.0.clone(),
+        key: None,
+        requests_per_sec_max: None,
         slice: "100.64.0.0/20".parse().unwrap(),
         edge_addresses: edge.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec(),
         name_servers: vec!["ns1.example.net".to_owned(), "ns2.example.net".to_owned()],
@@ -51,7 +56,7 @@ pub(super) struct World {
     router: axum::Router,
     token: String,
     pub(super) account: String,
-    _directory: Directory,
+    directory: Arc<Directory>,
 }
 
 impl World {
@@ -64,19 +69,42 @@ impl World {
         let plane = ControlPlane::open(options(&directory)).unwrap();
         let mut world = World {
             router: plane.router(status),
-            token: plane.first_token().unwrap(),
-            account: String::new(),
-            plane,
-            _directory: directory,
+            ..World::of(plane, directory)
         };
         let (_, accounts) = world.get("/accounts").await;
         world.account = accounts["result"][0]["id"].as_str().unwrap().to_owned();
         world
     }
 
+    /// What was opened in a directory, with the first token when it is new.
+    pub(super) fn of(plane: ControlPlane, directory: Directory) -> World {
+        World {
+            router: plane.router(Arc::new(NoNode)),
+            token: plane.first_token().unwrap_or_default(),
+            account: String::new(),
+            plane,
+            directory: Arc::new(directory),
+        }
+    }
+
+    /// The same world, asked with another token.
+    pub(super) fn as_token(&self, token: &str) -> World {
+        World {
+            plane: self.plane.clone(),
+            router: self.router.clone(),
+            token: token.to_owned(),
+            account: self.account.clone(),
+            directory: Arc::clone(&self.directory),
+        }
+    }
+
+    pub(super) async fn raw_response(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().call(request).await.unwrap()
+    }
+
     /// A request as it is; the status, and the body as text.
     pub(super) async fn raw(&self, request: Request<Body>) -> (u16, String) {
-        let response = self.router.clone().call(request).await.unwrap();
+        let response = self.raw_response(request).await;
         let status = response.status().as_u16();
         let body = to_bytes(response.into_body(), 1 << 24).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -240,11 +268,8 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_the_token_still_work
     let plane = ControlPlane::open(options(&directory)).unwrap();
     assert_eq!(plane.first_token(), None);
     let world = World {
-        router: plane.router(Arc::new(NoNode)),
         token,
-        account: String::new(),
-        plane,
-        _directory: directory,
+        ..World::of(plane, directory)
     };
     let (status, answer) = world.get("/user/tokens/verify").await;
     assert_eq!(

@@ -110,6 +110,12 @@ impl Tunnel {
 
 impl Resource for Tunnel {
     const KIND: &'static str = "tunnel";
+    // The last is where the version before kinds had it.
+    const SECRETS: &'static [&'static str] = &[
+        "/kind/ipsec/psk",
+        "/kind/wire_guard/preshared_key",
+        "/preshared_key",
+    ];
     type Id = Uuid;
 
     fn id(&self) -> Uuid {

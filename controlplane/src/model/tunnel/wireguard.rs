@@ -32,6 +32,7 @@ pub struct Identity {
 
 impl Resource for Identity {
     const KIND: &'static str = "identity";
+    const SECRETS: &'static [&'static str] = &["/private_key"];
     type Id = HexId;
 
     fn id(&self) -> HexId {

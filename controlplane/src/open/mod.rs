@@ -1,7 +1,13 @@
 //! Opening a control plane, and what others see of it.
+//!
+//! In: options, a store. Out: the API's router, snapshots, answers. State: the objects, the server's keys.
+
+mod file;
+mod key;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dataplane::id::VnetId;
 use dataplane::program::Spec;
@@ -12,6 +18,7 @@ use uuid::Uuid;
 
 use crate::api;
 use crate::dns::{self, Authority, Edge, Question, Reply};
+use crate::keys::{Keys, ParseMasterKeyError};
 use crate::model::account::Account;
 use crate::model::counter::Numbered;
 use crate::model::token::{self, Token};
@@ -21,7 +28,9 @@ use crate::options::Options;
 use crate::program;
 use crate::status::NodeStatus;
 use crate::store::backup::{BackupError, Summary};
-use crate::store::{self, Embedded, Objects, Snapshot, Store, StoreError, Transaction, WriteError};
+use crate::store::{self, Objects, Sealed, Snapshot, Store, StoreError, Transaction, WriteError};
+
+pub use file::open_store;
 
 /// Why a control plane did not open.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +63,25 @@ pub enum OpenError {
     /// What is stored cannot be read.
     #[error("cannot read the store")]
     Store(#[from] StoreError),
-    /// The first account could not be made.
-    #[error("cannot make the first account")]
+    /// The first account could not be made, or secrets could not be sealed.
+    #[error("cannot write the first objects")]
     FirstStart(#[source] Box<WriteError>),
+    /// The server's key cannot be read or written.
+    #[error("cannot use the file of the server's key, {path}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The server's key is none.
+    #[error("{path} holds no server key")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ParseMasterKeyError,
+    },
     /// The system has no randomness.
     #[error("the system gives no random bytes for a token")]
     Random,
@@ -68,6 +93,7 @@ pub struct ControlPlane(Arc<Inner>);
 
 struct Inner {
     objects: Arc<Objects>,
+    keys: Arc<Keys>,
     options: Options,
     first_token: Option<String>,
     origin_token: String,
@@ -88,7 +114,11 @@ impl ControlPlane {
     /// [`OpenError`], each with what to do about it.
     pub fn open(options: Options) -> Result<ControlPlane, OpenError> {
         let store = open_store(&options)?;
-        ControlPlane::open_on(Box::new(store), options)
+        let keys = key::keys(&options, &store)?;
+        let store = file::sealed(store, &keys, &options, file::STORE)?;
+        let objects = Objects::load(Box::new(store))?;
+        key::seal_all(&objects, false)?;
+        ControlPlane::over(objects, keys, options)
     }
 
     /// Opens what is in `store`, making an account and a token when it is new.
@@ -96,7 +126,12 @@ impl ControlPlane {
     /// # Errors
     /// [`OpenError`], each with what to do about it.
     pub fn open_on(store: Box<dyn Store>, options: Options) -> Result<ControlPlane, OpenError> {
-        ControlPlane::over(Objects::load(store)?, options)
+        let keys = key::keys(&options, &*store)?;
+        let store = Sealed::new(store, Arc::clone(&keys));
+        let has_plain = store.has_plain();
+        let objects = Objects::load(Box::new(store))?;
+        key::seal_all(&objects, has_plain.load(Ordering::Relaxed))?;
+        ControlPlane::over(objects, keys, options)
     }
 
     /// Opens what is in a shared `store`, or what a copy of it in `options.data_dir` has while the store
@@ -105,19 +140,29 @@ impl ControlPlane {
     /// # Errors
     /// [`OpenError`], each with what to do about it.
     pub fn open_shared(store: Box<dyn Store>, options: Options) -> Result<ControlPlane, OpenError> {
-        let copy = open_file(&options, "copy.redb")?;
-        let objects = Objects::load_or_copy(store, Box::new(copy))?;
-        ControlPlane::over(objects, options)
+        let copy = file::open(&options, file::COPY)?;
+        let keys = key::keys(&options, &*store)?;
+        let copy = file::sealed(copy, &keys, &options, file::COPY)?;
+        let store = Sealed::new(store, Arc::clone(&keys));
+        let has_plain = store.has_plain();
+        let objects = Objects::load_or_copy(Box::new(store), Box::new(copy))?;
+        key::seal_all(&objects, has_plain.load(Ordering::Relaxed))?;
+        ControlPlane::over(objects, keys, options)
     }
 
-    fn over(objects: Arc<Objects>, options: Options) -> Result<ControlPlane, OpenError> {
+    fn over(
+        objects: Arc<Objects>,
+        keys: Arc<Keys>,
+        options: Options,
+    ) -> Result<ControlPlane, OpenError> {
         let random = SystemRandom::new();
         let no_random = |_: ring::error::Unspecified| OpenError::Random;
         let origin_token = token::secret(&random).map_err(no_random)?;
         let mut first_token = None;
         if objects.snapshot().accounts.iter().next().is_none() {
             let now = Timestamp::new(OffsetDateTime::now_utc());
-            let (token, secret) = Token::generate("first", now, &random).map_err(no_random)?;
+            let secret = token::secret(&random).map_err(no_random)?;
+            let token = Token::unrestricted("first", keys.hash(&secret), now);
             let made = objects.write(now, |transaction| {
                 first_account(transaction, token);
                 Ok(())
@@ -131,6 +176,7 @@ impl ControlPlane {
         }
         Ok(ControlPlane(Arc::new(Inner {
             objects,
+            keys,
             options,
             first_token,
             origin_token,
@@ -157,6 +203,8 @@ impl ControlPlane {
     pub fn router(&self, status: Arc<dyn NodeStatus>) -> axum::Router {
         api::router(api::Context {
             objects: Arc::clone(&self.0.objects),
+            keys: Arc::clone(&self.0.keys),
+            limits: api::Limits::new(self.0.options.requests_per_sec_max),
             options: self.0.options.clone(),
             origin_token: self.0.origin_token.clone(),
             status,
@@ -173,7 +221,7 @@ impl ControlPlane {
         self.0.objects.revision()
     }
 
-    /// Writes everything that is stored to `out`. Blocks.
+    /// Writes everything that is stored to `out`, secrets sealed. Blocks.
     ///
     /// # Errors
     /// When the store or `out` fails.
@@ -195,41 +243,6 @@ impl Authority for ControlPlane {
         };
         dns::answer(&self.0.objects.snapshot(), edge, question)
     }
-}
-
-/// The embedded store in `options.data_dir`, which is made when it does not exist.
-///
-/// # Errors
-/// [`OpenError`], each with what to do about it.
-pub fn open_store(options: &Options) -> Result<Embedded, OpenError> {
-    open_file(options, "portcullis.redb")
-}
-
-fn open_file(options: &Options, name: &str) -> Result<Embedded, OpenError> {
-    let unusable = |source| OpenError::DataDir {
-        path: options.data_dir.clone(),
-        source,
-    };
-    std::fs::create_dir_all(&options.data_dir).map_err(unusable)?;
-    let path = options.data_dir.join(name);
-    keep_private(&path).map_err(unusable)?;
-    Embedded::open(&path).map_err(|source| match source.is_in_use() {
-        true => OpenError::InUse { path },
-        false => OpenError::Database { path, source },
-    })
-}
-
-/// The store holds private keys: only its owner reads it, from its first byte on.
-fn keep_private(path: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    let mut open = std::fs::OpenOptions::new();
-    let file = open
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 fn first_account(transaction: &mut Transaction, token: Token) {

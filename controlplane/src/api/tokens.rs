@@ -1,0 +1,335 @@
+//! `/user/tokens` and `/accounts/{account}/tokens`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{get, put};
+use axum::{Extension, Router};
+use ring::rand::SystemRandom;
+use serde_json::{Value, json};
+
+use super::context::{self, Shared};
+use super::envelope::{Answer, one, page};
+use super::input::{At, Body, Paging, Params};
+use super::permit::Caller;
+use crate::keys::Keys;
+use crate::model::permission::{Access, Group, Permission, Policy, Scope};
+use crate::model::token::{self, Draft, INVALID, Token};
+use crate::model::{Fault, Fields, HexId, Refusal, Timestamp};
+use crate::store::{Snapshot, Transaction};
+
+/// Code of a token that does not exist.
+const UNKNOWN: u32 = 1003;
+/// Code of one token too many.
+const TOO_MANY: u32 = 1004;
+
+/// Most tokens: each costs a kilobyte of memory.
+const TOKENS_MAX: usize = 10_000;
+
+/// Tokens of the user.
+pub(super) fn of_user() -> Router<Shared> {
+    Router::new()
+        .route("/user/tokens", get(list).post(create))
+        .route("/user/tokens/permission_groups", get(groups))
+        .route(
+            "/user/tokens/{token}",
+            get(read).put(replace).delete(delete),
+        )
+        .route("/user/tokens/{token}/value", put(roll))
+}
+
+/// Tokens that an account owns.
+pub(super) fn of_account() -> Router<Shared> {
+    Router::new()
+        .route("/accounts/{account}/tokens", get(list).post(create))
+        .route("/accounts/{account}/tokens/permission_groups", get(groups))
+        .route(
+            "/accounts/{account}/tokens/{token}",
+            get(read).put(replace).delete(delete),
+        )
+        .route("/accounts/{account}/tokens/{token}/value", put(roll))
+}
+
+/// The parts of a path: of an account's token, or of the user's.
+type Parts = At<std::collections::HashMap<String, String>>;
+
+/// Whose tokens the path is about, and whether the caller may.
+fn owner(
+    snapshot: &Snapshot,
+    At(parts): &Parts,
+    caller: &Caller,
+    access: Access,
+) -> Result<Option<HexId>, Refusal> {
+    match parts.get("account") {
+        // The guard of the route has seen to it.
+        Some(account) => Ok(Some(context::account(snapshot, account)?.id)),
+        None => {
+            caller.must(Group::UserTokens, access, Scope::User)?;
+            Ok(None)
+        }
+    }
+}
+
+async fn create(
+    State(shared): State<Shared>,
+    parts: Parts,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body,
+) -> Answer {
+    let keys = Arc::clone(&shared.keys);
+    let shown = shared.write(move |transaction| {
+        let owner = owner(transaction.snapshot(), &parts, &caller, Access::Write)?;
+        let draft = draft(transaction.snapshot(), owner, &caller, body)?;
+        if transaction.snapshot().tokens.len() >= TOKENS_MAX {
+            let why = format!("There are {TOKENS_MAX} tokens: delete some first.");
+            return Err(Refusal::conflict(TOO_MANY, why));
+        }
+        let secret = secret()?;
+        let token = Token {
+            id: HexId::random(),
+            name: draft.name,
+            account_id: owner,
+            salt: None,
+            hash: keys.hash(&secret),
+            issued_on: transaction.now(),
+            modified_on: Some(transaction.now()),
+            policies: Some(draft.policies),
+            bounds: draft.bounds,
+        };
+        let mut shown = show(&token, transaction.now());
+        shown["value"] = json!(secret);
+        transaction.put(token);
+        Ok(shown)
+    });
+    Ok(one(shown.await?))
+}
+
+async fn list(
+    State(shared): State<Shared>,
+    parts: Parts,
+    Extension(caller): Extension<Caller>,
+    params: Params,
+) -> Answer {
+    let paging = params.paging(20, 50)?;
+    let snapshot = shared.snapshot();
+    let owner = owner(&snapshot, &parts, &caller, Access::Read)?;
+    let own = snapshot.tokens.iter().filter(|one| one.account_id == owner);
+    let mut found: Vec<Arc<Token>> = own.cloned().collect();
+    found.sort_by_key(|token| (token.issued_on, token.id));
+    if params.is_descending()? {
+        found.reverse();
+    }
+    let now = context::now();
+    Ok(page(found, paging, |token| show(&token, now)))
+}
+
+async fn read(
+    State(shared): State<Shared>,
+    parts: Parts,
+    Extension(caller): Extension<Caller>,
+) -> Answer {
+    let snapshot = shared.snapshot();
+    let owner = owner(&snapshot, &parts, &caller, Access::Read)?;
+    let token = find(&snapshot, owner, &parts)?;
+    Ok(one(show(&token, context::now())))
+}
+
+async fn replace(
+    State(shared): State<Shared>,
+    parts: Parts,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body,
+) -> Answer {
+    let shown = shared.write(move |transaction| {
+        let (owner, old) = to_change(transaction, &parts, &caller)?;
+        keep_one_unrestricted(transaction.snapshot(), &old)?;
+        let draft = draft(transaction.snapshot(), owner, &caller, body)?;
+        let token = Token {
+            name: draft.name,
+            policies: Some(draft.policies),
+            bounds: draft.bounds,
+            modified_on: Some(transaction.now()),
+            ..(*old).clone()
+        };
+        transaction.put(token.clone());
+        Ok(show(&token, transaction.now()))
+    });
+    Ok(one(shown.await?))
+}
+
+/// A new secret; the old one is good no more.
+async fn roll(
+    State(shared): State<Shared>,
+    parts: Parts,
+    Extension(caller): Extension<Caller>,
+    _: Body,
+) -> Answer {
+    let keys: Arc<Keys> = Arc::clone(&shared.keys);
+    let secret = shared.write(move |transaction| {
+        let (_, old) = to_change(transaction, &parts, &caller)?;
+        let secret = secret()?;
+        transaction.put(Token {
+            salt: None,
+            hash: keys.hash(&secret),
+            modified_on: Some(transaction.now()),
+            ..(*old).clone()
+        });
+        Ok(secret)
+    });
+    Ok(one(json!(secret.await?)))
+}
+
+async fn delete(
+    State(shared): State<Shared>,
+    parts: Parts,
+    Extension(caller): Extension<Caller>,
+) -> Answer {
+    let deleted = shared.write(move |transaction| {
+        let (_, token) = to_change(transaction, &parts, &caller)?;
+        keep_one_unrestricted(transaction.snapshot(), &token)?;
+        transaction.delete::<Token>(&token.id);
+        Ok(json!({"id": token.id}))
+    });
+    Ok(one(deleted.await?))
+}
+
+async fn groups(
+    State(shared): State<Shared>,
+    parts: Parts,
+    Extension(caller): Extension<Caller>,
+    params: Params,
+) -> Answer {
+    let is_of_user = owner(&shared.snapshot(), &parts, &caller, Access::Read)?.is_none();
+    let found: Vec<Permission> = Permission::all()
+        .filter(|one| is_of_user || one.group != Group::UserTokens)
+        .filter(|one| params.get("name").is_none_or(|name| one.name() == name))
+        .filter(|one| {
+            params
+                .get("scope")
+                .is_none_or(|scope| one.group.scope() == scope)
+        })
+        .collect();
+    let paging = Paging {
+        page: 1,
+        per_page: found.len().max(1),
+    };
+    Ok(page(
+        found,
+        paging,
+        |one| json!({"id": one.id(), "name": one.name(), "scopes": [one.group.scope()]}),
+    ))
+}
+
+/// What the body says, of which the caller may give everything.
+fn draft(
+    snapshot: &Snapshot,
+    owner: Option<HexId>,
+    caller: &Caller,
+    body: Value,
+) -> Result<Draft, Refusal> {
+    let account_of = |zone: HexId| snapshot.zones.get(&zone).map(|zone| zone.account_id);
+    let draft = Draft::read(Fields::new(body, INVALID)?, &account_of)?;
+    let refuse = |why: &str| Err(Refusal::new(Fault::Forbidden, 9109, why).at("policies"));
+    let mut scopes = draft.policies.iter().flat_map(|policy| &policy.scopes);
+    if let Some(owner) = owner
+        && scopes.any(|scope| scope.account() != Some(owner))
+    {
+        return refuse("A token that an account owns is for that account and its zones only.");
+    }
+    match caller.token.may_give(&draft.policies) {
+        true => Ok(draft),
+        false => refuse("A token cannot give rights that it does not have itself."),
+    }
+}
+
+/// The token of the path, which may do nothing that the caller may not: else changing it would be a
+/// way to more rights.
+fn to_change(
+    transaction: &Transaction,
+    parts: &Parts,
+    caller: &Caller,
+) -> Result<(Option<HexId>, Arc<Token>), Refusal> {
+    let snapshot = transaction.snapshot();
+    let owner = owner(snapshot, parts, caller, Access::Write)?;
+    let token = find(snapshot, owner, parts)?;
+    let may = match &token.policies {
+        Some(policies) => caller.token.may_give(policies),
+        None => caller.token.policies.is_none(),
+    };
+    match may {
+        true => Ok((owner, token)),
+        false => Err(Refusal::new(
+            Fault::Forbidden,
+            9109,
+            "A token cannot change one that may do more than itself.",
+        )),
+    }
+}
+
+/// Refuses to restrict or delete the last token that may do everything.
+fn keep_one_unrestricted(snapshot: &Snapshot, token: &Token) -> Result<(), Refusal> {
+    let mut others = snapshot.tokens.iter().filter(|one| one.id != token.id);
+    if token.policies.is_some() || others.any(|one| one.policies.is_none()) {
+        return Ok(());
+    }
+    let why = "This is the last unrestricted token: without it nobody could make another.";
+    Err(Refusal::conflict(INVALID, why))
+}
+
+fn find(
+    snapshot: &Snapshot,
+    owner: Option<HexId>,
+    At(parts): &Parts,
+) -> Result<Arc<Token>, Refusal> {
+    let id: Option<HexId> = parts.get("token").and_then(|id| id.parse().ok());
+    let found = id.and_then(|id| snapshot.tokens.get(&id));
+    found
+        .filter(|token| token.account_id == owner)
+        .cloned()
+        .ok_or_else(|| Refusal::not_found(UNKNOWN, "There is no such token."))
+}
+
+fn secret() -> Result<String, Refusal> {
+    token::secret(&SystemRandom::new()).map_err(|_none: ring::error::Unspecified| {
+        let why = "The system gives no random bytes for a token: try again.";
+        Refusal::new(Fault::Ours, 10_002, why)
+    })
+}
+
+/// The token, without its secret and without its hash.
+fn show(token: &Token, now: Timestamp) -> Value {
+    let everything = Policy {
+        id: token.id,
+        is_allowed: true,
+        permissions: Permission::all().collect(),
+        scopes: vec![Scope::User, Scope::Accounts],
+    };
+    let policies = token.policies.as_deref();
+    let policies = policies.unwrap_or_else(|| std::slice::from_ref(&everything));
+    let policies: Vec<Value> = policies.iter().map(Policy::show).collect();
+    let bounds = &token.bounds;
+    let mut shown = json!({
+        "id": token.id,
+        "name": token.name,
+        "status": token.status(now),
+        "issued_on": token.issued_on,
+        "modified_on": token.modified_on.unwrap_or(token.issued_on),
+        "last_used_on": null,
+        "not_before": bounds.not_before,
+        "expires_on": bounds.expires_on,
+        "policies": policies,
+    });
+    let mut from = serde_json::Map::new();
+    for (name, nets) in [
+        ("in", &bounds.request_ip_in),
+        ("not_in", &bounds.request_ip_not_in),
+    ] {
+        if !nets.is_empty() {
+            from.insert(name.to_owned(), json!(nets));
+        }
+    }
+    if !from.is_empty() {
+        shown["condition"] = json!({"request_ip": from});
+    }
+    shown
+}
