@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::dry_run;
 use super::limit::Limits;
 use crate::keys::Keys;
 use crate::model::account::Account;
@@ -73,6 +74,9 @@ impl Shared {
         &self,
         change: impl FnOnce(&mut Transaction) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
+        if dry_run::is_asked() {
+            return self.rehearse(change).await;
+        }
         let objects = Arc::clone(&self.objects);
         let actor = ACTOR.try_with(Arc::clone).ok();
         let write = move || objects.write_by(actor.as_deref(), now(), change);
@@ -111,13 +115,15 @@ impl Shared {
     ) -> Result<T, Refusal> {
         let objects = Arc::clone(&self.objects);
         let ran = tokio::task::spawn_blocking(move || objects.rehearse(now(), change)).await;
-        ran.unwrap_or_else(|why| {
+        let (result, changes, unlisted) = ran.unwrap_or_else(|why| {
             tracing::error!(
                 error = &why as &dyn std::error::Error,
                 "a rehearsal broke off"
             );
             Err(ours())
-        })
+        })?;
+        dry_run::note(changes, unlisted);
+        Ok(result)
     }
 
     async fn applied(&self, revision: u64) {

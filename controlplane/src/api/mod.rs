@@ -10,6 +10,7 @@ mod audit;
 mod auth;
 mod context;
 mod coverage;
+mod dry_run;
 mod envelope;
 mod input;
 mod limit;
@@ -70,6 +71,7 @@ pub(crate) fn router(context: Context) -> Router {
         .nest("/client/v4", resources)
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn(dry_run::layer))
         .layer(again)
         .layer(customers);
     let origin = Router::new()

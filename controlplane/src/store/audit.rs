@@ -55,8 +55,7 @@ impl Changes {
         }
     }
 
-    /// The entry that says so, as the actor's; `None` when nothing changed. What names account and zone
-    /// of an object may be gone in `after`: then `before` has it.
+    /// The entry that says so, as the actor's; `None` when nothing changed.
     pub(super) fn entry(
         self,
         actor: &Actor,
@@ -65,6 +64,19 @@ impl Changes {
         after: &Snapshot,
     ) -> Option<Entry> {
         let last = after.audit.last().map_or(0, |entry| entry.number);
+        let (changes, unlisted) = self.listed(before, after);
+        (!changes.is_empty()).then(|| Entry {
+            number: last + 1,
+            when: now,
+            actor: actor.clone(),
+            changes,
+            unlisted,
+        })
+    }
+
+    /// What changed, and how much more did. What names account and zone of an object may be gone in
+    /// `after`: then `before` has it.
+    pub(super) fn listed(self, before: &Snapshot, after: &Snapshot) -> (Vec<Change>, usize) {
         let mut bytes = 0;
         let mut bounded = |value: Value| {
             let own = value.to_string().len();
@@ -88,13 +100,7 @@ impl Changes {
                 new: noted.new.map(&mut bounded),
             });
         }
-        (!changes.is_empty()).then(|| Entry {
-            number: last + 1,
-            when: now,
-            actor: actor.clone(),
-            changes,
-            unlisted: self.unlisted,
-        })
+        (changes, self.unlisted)
     }
 }
 

@@ -12,7 +12,7 @@ use super::backup::{self, BackupError, Summary};
 use super::copy;
 use super::snapshot::{Snapshot, Tabled};
 use super::{Followed, Store, StoreError, Write};
-use crate::model::audit::{Actor, CHANGES_KEPT_MAX, Entry, Number};
+use crate::model::audit::{Actor, CHANGES_KEPT_MAX, Change, Entry, Number};
 use crate::model::counter::{Counter, Numbered};
 use crate::model::{Refusal, Timestamp};
 
@@ -177,7 +177,8 @@ impl Objects {
         self.revision.subscribe()
     }
 
-    /// Runs `change` on a copy of the newest state and forgets it: would it be refused?
+    /// Runs `change` on a copy of the newest state and forgets it: would it be refused, and what would
+    /// it change? Of that, how much more than what is listed.
     ///
     /// # Errors
     /// What `change` refuses.
@@ -185,14 +186,18 @@ impl Objects {
         &self,
         now: Timestamp,
         change: impl FnOnce(&mut Transaction) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let snapshot = self.head().snapshot.clone();
-        change(&mut Transaction {
-            snapshot,
+    ) -> Result<(T, Vec<Change>, usize), Refusal> {
+        let before = self.head().snapshot.clone();
+        let mut transaction = Transaction {
+            snapshot: before.clone(),
             writes: Vec::new(),
-            changes: None,
+            changes: Some(Changes::default()),
             now,
-        })
+        };
+        let result = change(&mut transaction)?;
+        let changes = transaction.changes.unwrap_or_default();
+        let (changes, unlisted) = changes.listed(&before, &transaction.snapshot);
+        Ok((result, changes, unlisted))
     }
 
     /// Runs `change` on a copy of the newest state and makes its writes durable, all or none.

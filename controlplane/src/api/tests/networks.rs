@@ -199,3 +199,42 @@ async fn two_vnets_with_the_same_prefixes_give_disjoint_specs() {
             .all(|key| left.vnets.contains_key(&key.vnet))
     );
 }
+
+#[tokio::test]
+async fn a_delete_that_is_only_asked_about_lists_what_would_go_along_and_changes_nothing() {
+    let world = World::new().await;
+    let tunnel = world.tunnel("site", None).await;
+    let route = world.route("10.0.0.0/24", &tunnel, None).await;
+    let before = *world.plane.revision().borrow();
+    let path = format!("/accounts/{}/wireguard_tunnels/{tunnel}", world.account);
+    let (status, answer) = world.delete(&format!("{path}?dry_run=true")).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut gone: Vec<Value> = answer["result"]["deletes"].as_array().unwrap().clone();
+    gone.sort_by_key(|one| one["type"].as_str().unwrap().to_owned());
+    assert_eq!(
+        gone,
+        [
+            json!({"type": "route", "id": route, "name": "10.0.0.0/24"}),
+            json!({"type": "tunnel", "id": tunnel, "name": "site"}),
+        ]
+    );
+    assert_eq!(answer["result"]["changes"], json!([]));
+    assert_eq!(*world.plane.revision().borrow(), before);
+    assert_eq!(world.get(&path).await.0, 200);
+    // What would be refused is refused, and what is not understood deletes nothing.
+    let vnets = format!("/accounts/{}/teamnet/virtual_networks", world.account);
+    let default = id(&world.get(&vnets).await.1["result"][0]);
+    let asked = format!("{vnets}/{default}?dry_run=true");
+    let (status, answer) = world.delete(&asked).await;
+    assert_eq!((status, code(&answer)), (409, 1006), "{answer}");
+    for query in ["dry_run=yes", "dry_run", "x=1&dry_run=TRUE"] {
+        let (status, answer) = world.delete(&format!("{path}?{query}")).await;
+        assert_eq!((status, code(&answer)), (400, 10_400), "{query}: {answer}");
+    }
+    let body = json!({"comment": "changed"});
+    let (status, _) = world.patch(&asked, body).await;
+    assert_eq!(status, 400);
+    assert_eq!(*world.plane.revision().borrow(), before);
+    assert_eq!(world.delete(&format!("{path}?dry_run=false")).await.0, 200);
+    assert_eq!(world.get(&path).await.0, 404);
+}
