@@ -12,6 +12,7 @@ mod context;
 mod coverage;
 mod dry_run;
 mod envelope;
+mod explain;
 mod input;
 mod limit;
 mod magic;
@@ -58,6 +59,7 @@ pub(crate) fn router(context: Context) -> Router {
         guarded(Group::AuditLogs, audit::of_account()),
         guarded(Group::Dns, records::routes()),
         guarded(Group::MagicWan, magic::routes()),
+        guarded(Group::Networks, explain::routes()),
         guarded(Group::Networks, routes::routes()),
         guarded(Group::Networks, vnets::routes()),
         guarded(Group::Spectrum, spectrum::routes()),

@@ -83,7 +83,7 @@ pub(crate) fn apps(snapshot: &Snapshot, edge_addresses: &[IpAddr]) -> Apps {
 }
 
 /// The records that answer for a name, as DNS sees it.
-fn records_of(snapshot: &Snapshot, zone: &Zone, name: &str) -> Vec<Arc<Record>> {
+pub(crate) fn records_of(snapshot: &Snapshot, zone: &Zone, name: &str) -> Vec<Arc<Record>> {
     match dns::find(snapshot, zone, name) {
         Found::Node(node) => node.records,
         Found::Nothing => Vec::new(),

@@ -6,4 +6,4 @@ mod answer;
 mod lookup;
 
 pub use answer::{App, Apps, HostAnswer, Transport};
-pub(crate) use lookup::{apps, host};
+pub(crate) use lookup::{apps, host, records_of};

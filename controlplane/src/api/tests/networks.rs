@@ -238,3 +238,63 @@ async fn a_delete_that_is_only_asked_about_lists_what_would_go_along_and_changes
     assert_eq!(world.delete(&format!("{path}?dry_run=false")).await.0, 200);
     assert_eq!(world.get(&path).await.0, 404);
 }
+
+#[tokio::test]
+async fn a_host_is_explained_by_record_routes_and_tunnels_and_another_accounts_is_not() {
+    let world = World::new().await;
+    let zone = world.zone("example.com").await;
+    let tunnel = world.tunnel("site", None).await;
+    let route = world.route("10.0.0.0/24", &tunnel, None).await;
+    let gre = world.magic("gre_tunnels");
+    world.made(&gre, super::magic::gre("backup", 1)).await;
+    let body = json!({"prefix": "10.0.0.0/24", "nexthop": "10.255.0.3", "priority": 100});
+    world.made(&world.magic("routes"), body).await;
+    let records = format!("/zones/{zone}/dns_records");
+    let body =
+        json!({"type": "A", "name": "*.example.com", "content": "10.0.0.50", "proxied": true});
+    let record = id(&world.made(&records, body).await);
+    let explain = async |host: &str| {
+        let path = format!("/accounts/{}/explain/{host}", world.account);
+        let (status, answer) = world.get(&path).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["result"].clone()
+    };
+    let shown = explain("app.example.com").await;
+    assert_eq!(shown["zone"]["id"], json!(zone));
+    assert_eq!(shown["records"][0]["id"], json!(record));
+    let origin = &shown["origins"][0];
+    assert_eq!(
+        (&origin["address"], &origin["prefix"]),
+        (&json!("10.0.0.50"), &json!("10.0.0.0/24"))
+    );
+    let candidates: Vec<_> = origin["candidates"].as_array().unwrap().iter().collect();
+    assert_eq!(candidates[0]["route"]["id"], json!(route));
+    assert_eq!(candidates[0]["tunnel"]["id"], json!(tunnel));
+    let used = candidates.iter().map(|one| one["is_used"] == json!(true));
+    assert_eq!(used.collect::<Vec<_>>(), [true, false], "{origin}");
+    // No node is attached: nothing is known to be up, and nothing is claimed.
+    assert_eq!(shown["is_served"], json!(false));
+    let steps = shown["steps"].to_string();
+    for part in [
+        "Record *.example.com A 10.0.0.50 is proxied",
+        "Tunnel 'site' (inactive, priority 0",
+    ] {
+        assert!(steps.contains(part), "{steps}");
+    }
+    let body = json!({"type": "A", "name": "www", "content": "192.0.2.1", "proxied": true});
+    world.made(&records, body).await;
+    let shown = explain("www.example.com").await;
+    assert_eq!(shown["is_served"], json!(true), "{shown}");
+    let shown = explain("app.example.net").await;
+    assert_eq!(
+        (&shown["zone"], shown["steps"].as_array().unwrap().len()),
+        (&json!(null), 1)
+    );
+    // Another account's zone is none, and the same words say so.
+    world.stranger("stranger.example", "a.stranger.example", "192.0.2.1");
+    let theirs = explain("a.stranger.example").await.to_string();
+    assert_eq!(
+        theirs.replace("a.stranger.example", "app.example.net"),
+        explain("app.example.net").await.to_string()
+    );
+}
