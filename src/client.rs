@@ -1,6 +1,6 @@
 //! Small HTTP clients: the API over TCP for `ctl`, the admin socket for `show`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +11,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::api_tls;
 
 /// The longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,19 +32,28 @@ impl Answer {
     }
 }
 
-/// Sends one request to `http://host:port/path` and reads the whole answer.
+/// Who asks the API, and whom he believes to be it.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    /// The API token.
+    pub(crate) token: String,
+    /// PEM file of certificates, for `https://`.
+    pub(crate) authorities: Option<PathBuf>,
+}
+
+/// Sends one request to `http(s)://host:port/path` and reads the whole answer.
 pub(crate) async fn api(
     method: Method,
     uri: &Uri,
-    token: Option<&str>,
+    caller: &Caller,
     body: Option<&Value>,
 ) -> anyhow::Result<Answer> {
     let body = body.map(|value| ("application/json", value.to_string()));
-    send(method, uri, token, body).await
+    send(method, uri, caller, body).await
 }
 
 /// Posts a form with one file, as a browser would (RFC 7578).
-pub(crate) async fn upload(uri: &Uri, token: Option<&str>, file: &str) -> anyhow::Result<Answer> {
+pub(crate) async fn upload(uri: &Uri, caller: &Caller, file: &str) -> anyhow::Result<Answer> {
     let mut boundary = String::from("portcullis");
     while file.contains(&boundary) {
         boundary.push('-');
@@ -50,37 +61,30 @@ pub(crate) async fn upload(uri: &Uri, token: Option<&str>, file: &str) -> anyhow
     let kind = format!("multipart/form-data; boundary={boundary}");
     let head = "Content-Disposition: form-data; name=\"file\"; filename=\"zone\"";
     let body = format!("--{boundary}\r\n{head}\r\n\r\n{file}\r\n--{boundary}--\r\n");
-    send(Method::POST, uri, token, Some((&kind, body))).await
+    send(Method::POST, uri, caller, Some((&kind, body))).await
 }
 
 /// Sends a request with a body of a type.
 async fn send(
     method: Method,
     uri: &Uri,
-    token: Option<&str>,
+    caller: &Caller,
     body: Option<(&str, String)>,
 ) -> anyhow::Result<Answer> {
-    if uri.scheme_str() != Some("http") {
-        bail!("{uri} is not an http:// address");
-    }
+    let (is_tls, port) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        Some(_) | None => bail!("{uri} is not an http:// or https:// address"),
+    };
     let authority = uri.authority().context("the API address names no host")?;
-    let address = format!(
-        "{}:{}",
-        authority.host(),
-        authority.port_u16().unwrap_or(80)
-    );
-    let stream = tokio::time::timeout(TIMEOUT, TcpStream::connect(&address))
-        .await
-        .with_context(|| format!("{address} did not answer"))?
-        .with_context(|| format!("cannot reach the API at {address}: is the edge running?"))?;
+    let port = authority.port_u16().unwrap_or(port);
+    let address = format!("{}:{port}", authority.host());
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header("host", authority.as_str());
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
+        .header("host", authority.as_str())
+        .header("authorization", format!("Bearer {}", caller.token));
     let bytes = match body {
         Some((kind, text)) => {
             request = request.header("content-type", kind);
@@ -88,7 +92,26 @@ async fn send(
         }
         None => Bytes::new(),
     };
-    exchange(stream, request.body(Full::new(bytes))?).await
+    let request = request.body(Full::new(bytes))?;
+    let authorities = match (is_tls, &caller.authorities) {
+        (true, None) => bail!(
+            "say which certificate the API at {uri} has: --ca FILE (PORTCULLIS_CA), its own or its \
+             authority's"
+        ),
+        (true, authorities) => authorities.as_deref(),
+        (false, _) => None,
+    };
+    let stream = tokio::time::timeout(TIMEOUT, TcpStream::connect(&address))
+        .await
+        .with_context(|| format!("{address} did not answer"))?
+        .with_context(|| format!("cannot reach the API at {address}: is the edge running?"))?;
+    match authorities {
+        Some(authorities) => {
+            let stream = api_tls::connect(stream, authority.host(), authorities).await?;
+            exchange(stream, request).await
+        }
+        None => exchange(stream, request).await,
+    }
 }
 
 /// Asks the admin socket of a running edge or site.

@@ -38,6 +38,11 @@ pub(crate) struct Edge {
     pub(crate) data_dir: PathBuf,
     /// Where the HTTP API listens.
     pub(crate) api_listen: SocketAddr,
+    /// PEM file of the certificate chain with which the API speaks TLS; without it HTTP in clear, which
+    /// is for loopback. Both files are read again when they change.
+    pub(crate) api_tls_certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub(crate) api_tls_key: Option<PathBuf>,
     /// Requests a second that one token, or one address, may make for long, and five times that at
     /// once; default 1000, 0 is no limit.
     pub(crate) api_requests_per_sec: Option<u32>,

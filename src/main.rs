@@ -1,6 +1,7 @@
 //! The one binary: parse the command line, run a command, say on one line why it failed.
 
 mod table;
+mod api_tls;
 mod client;
 mod config;
 mod converge;
@@ -10,7 +11,7 @@ mod commands;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// The proxy and the API allocate, the packet path does not.
@@ -47,6 +48,12 @@ enum Command {
     Ctl(commands::ctl::Args),
     /// Show what a running edge or site does: routes, tunnels, counters.
     Show(commands::show::Args),
+    /// Print a shell's completion script: portcullis completion bash >/etc/bash_completion.d/portcullis
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
@@ -64,6 +71,12 @@ fn main() -> ExitCode {
         Command::Site(args) => commands::site::run(&args),
         Command::Ctl(args) => commands::ctl::run(&args),
         Command::Show(args) => commands::show::run(&args),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut script);
+            table::say(&String::from_utf8_lossy(&script));
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 #!/bin/bash
-# The clients that people own, pointed at our API: drives every resource with the official Python and TypeScript libraries.
+# The clients that people own, pointed at our API: drives every resource with the official Python and TypeScript libraries,
+# then backup and restore, our own ctl over TLS, and an edge whose API speaks it.
 # Needs no root, no namespaces and no device: a control plane alone on loopback, ended when the clients are done.
 #   conformance.sh [FILTER]   only the checks whose name contains FILTER
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -12,18 +13,30 @@ main() {
   need node nodejs
   need npm npm
   need python3 python3
+  need openssl openssl
   python3 -c 'import ensurepip, venv' 2>/dev/null || NEEDED+=(python3-venv)
   install_needed
   build
   mkdir -p "$PLACE" "$LOGS"
   install_clients
   trap end_control EXIT
-  start_control
+  rm -f "$PLACE/secrets"
+  start_control http
+  export CONFIG=$PLACE/edge.toml
   export API_URL ACCOUNT_ID API_TOKEN FILTER EDGE_ADDRESS UNDERLAY_ADDRESS PORTCULLIS_BIN=$BIN SECRETS=$PLACE/secrets
   # A check ends in milliseconds; the bound is for a server that does not answer.
   timeout 300 "$PLACE/python/bin/python" "$CHECKS/run.py"
   timeout 300 node "$CHECKS/run.mjs" "$PLACE/node"
+  # No filter, or that one.
+  case "backup" in *"$FILTER"*) timeout 300 "$CHECKS/backup.sh" ;; esac
   look_for_secrets
+  end_control
+  make_certificate
+  start_control https
+  case "ctl" in *"$FILTER"*) timeout 120 "$CHECKS/ctl.sh" ;; esac
+  look_for_secrets
+  end_control
+  case "edge" in *"$FILTER"*) timeout 60 "$CHECKS/edge.sh" ;; esac
 }
 
 # Both are installed once and again when what is wanted changes.
@@ -46,17 +59,23 @@ install_clients() {
   fi
 }
 
-# A new data directory each time: the first start, with its token, is part of what is tried.
+# start_control http|https: a new data directory each time; the first start, with its token, is part of what is tried.
 start_control() {
-  local port
+  local port scheme=$1 tls='' curl=(curl -sS -m 10)
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-  API_URL=http://127.0.0.1:$port
+  API_URL=$scheme://127.0.0.1:$port
+  if [ "$scheme" = https ]; then
+    tls="api_tls_certificate = '$CA_FILE'
+api_tls_key = '$PLACE/api.key'"
+    curl+=(--cacert "$CA_FILE")
+  fi
   EDGE_ADDRESS=203.0.113.1
   UNDERLAY_ADDRESS=198.51.100.1
-  rm -rf "$PLACE/data" "$PLACE/secrets"
+  rm -rf "$PLACE/data"
   cat >"$PLACE/edge.toml" <<TOML
 data_dir = "$PLACE/data"
 api_listen = "127.0.0.1:$port"
+$tls
 [router]
 gre = ["$UNDERLAY_ADDRESS"]
 ipsec = ["$UNDERLAY_ADDRESS"]
@@ -66,14 +85,12 @@ edge_addresses = ["$EDGE_ADDRESS"]
 TOML
   "$BIN" control --config "$PLACE/edge.toml" >"$LOGS/conformance.log" 2>&1 </dev/null &
   CONTROL=$!
-  wait_for 20 "the control plane to answer" control_answers ||
+  wait_for 20 "the control plane to answer" "${curl[@]}" -o /dev/null "$API_URL/client/v4/accounts" ||
     die "the control plane does not serve: see $LOGS/conformance.log"
   API_TOKEN=$(cat "$PLACE/data/token")
-  ACCOUNT_ID=$(curl -sS -m 10 -H "Authorization: Bearer $API_TOKEN" "$API_URL/client/v4/accounts" |
+  ACCOUNT_ID=$("${curl[@]}" -H "Authorization: Bearer $API_TOKEN" "$API_URL/client/v4/accounts" |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["result"][0]["id"])')
 }
-
-control_answers() { curl -s -o /dev/null -m 1 "$API_URL/client/v4/accounts"; }
 
 end_control() {
   [ -n "${CONTROL:-}" ] || return 0
@@ -82,12 +99,22 @@ end_control() {
   CONTROL=
 }
 
-# No secret that the checks gave or got (they list them in the file) is in the log.
+make_certificate() {
+  CA_FILE=$PLACE/api.crt
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1 \
+    -addext 'subjectAltName=IP:127.0.0.1' -keyout "$PLACE/api.key" -out "$CA_FILE" 2>"$LOGS/openssl.log" ||
+    die "openssl failed: see $LOGS/openssl.log"
+  export CA_FILE KEY_FILE=$PLACE/api.key
+}
+
+# No secret that the checks gave or got (they list them in the file) is in the log or in the store's file.
 look_for_secrets() {
-  [ -s "$PLACE/secrets" ] || return 0
-  if grep -Ff "$PLACE/secrets" "$LOGS/conformance.log" >/dev/null; then
-    die "a secret is in $LOGS/conformance.log"
-  fi
+  local place wanted=$PLACE/wanted
+  { cat "$PLACE/data/token" && echo && cat "$PLACE/secrets"; } 2>/dev/null | grep -v '^$' >"$wanted" || true
+  [ -s "$wanted" ] || die "there is no token to look for"
+  for place in "$LOGS/conformance.log" "$PLACE/data/portcullis.redb"; do
+    if grep -aqFf "$wanted" "$place"; then die "a secret is in $place"; fi
+  done
 }
 
 main

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
+use axum::serve::ListenerExt as _;
 use controlplane::store::Store;
 use controlplane::store::etcd::{self, Etcd};
 use controlplane::{ControlPlane, MasterKey, NoNode, Options, open_store};
+use tokio::net::TcpListener;
 
 use super::backup;
+use crate::api_tls::{Certificate, TlsListener};
 use crate::{admin, config};
 
 /// Arguments of `portcullis control`.
@@ -149,26 +151,54 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let plane = open(&config)?;
     super::admin_runtime()?.block_on(async {
         let listener = listen(&config).await?;
-        admin::serve(&config.admin_socket(), admin::backups(plane.clone()))?;
-        let server = axum::serve(listener, with_peer(plane.router(Arc::new(NoNode))));
-        tracing::info!(api = %config.api_listen, "ready");
+        let certificate = certificate(&config)?;
+        let api = plane.router(Arc::new(NoNode));
+        admin::serve(&config.admin_socket(), admin::backups(plane))?;
+        tracing::info!(api = %config.api_listen, tls = certificate.is_some(), "ready");
         tokio::select! {
-            done = server.into_future() => done.context("the API ended"),
+            done = serve(listener, certificate, api) => done.context("the API ended"),
             signal = super::stop_signal() => signal,
         }
     })
 }
 
-/// The API, which is told where each request comes from.
-pub(super) fn with_peer(
+/// The API's certificate, if it has one. An API in clear that others can reach gives its tokens away.
+pub(super) fn certificate(config: &config::Edge) -> anyhow::Result<Option<Certificate>> {
+    match (&config.api_tls_certificate, &config.api_tls_key) {
+        (Some(chain), Some(key)) => Certificate::read(chain, key).map(Some),
+        (None, None) => {
+            if !config.api_listen.ip().is_loopback() {
+                let api = config.api_listen;
+                tracing::warn!(%api, "the API is in clear and gives tokens away: set api_tls_certificate");
+            }
+            Ok(None)
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            bail!("api_tls_certificate and api_tls_key go together: give both, or neither")
+        }
+    }
+}
+
+/// Serves the API, which is told where each request comes from.
+pub(super) async fn serve(
+    listener: TcpListener,
+    certificate: Option<Certificate>,
     api: axum::Router,
-) -> IntoMakeServiceWithConnectInfo<axum::Router, SocketAddr> {
-    api.into_make_service_with_connect_info()
+) -> std::io::Result<()> {
+    let api = api.into_make_service_with_connect_info::<SocketAddr>();
+    match certificate {
+        None => axum::serve(listener, api).await,
+        Some(certificate) => {
+            let listener = TlsListener::start(listener, certificate)?;
+            // Taps nothing: axum tells the address of such listeners, and of no others.
+            axum::serve(listener.tap_io(|_| {}), api).await
+        }
+    }
 }
 
 /// Opens the API's socket.
-pub(super) async fn listen(config: &config::Edge) -> anyhow::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::bind(config.api_listen).await.with_context(|| {
+pub(super) async fn listen(config: &config::Edge) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(config.api_listen).await.with_context(|| {
         format!(
             "cannot listen for the API on {}: another process, perhaps a second portcullis, holds it, \
              or the address is not this machine's",

@@ -1,5 +1,6 @@
 //! `portcullis edge`: control plane, router and proxy of one node, started and stopped in order.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use dataplane::source::Slice;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::handoff::Flows;
 use proxy::{Proxy, ProxyConfig, Upstreams};
+use tokio::net::TcpListener;
 
 use super::control;
 use crate::converge::Converge;
@@ -81,7 +83,19 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let listener = control::listen(config).await?;
     let api = plane.router(Arc::new(converge.status(handle)));
-    let api = tokio::spawn(axum::serve(listener, control::with_peer(api)).into_future());
+    let certificate = control::certificate(config)?;
+    // The proxy asks in clear, by loopback: its token does not leave the machine.
+    let mut inner = None;
+    let origin_api = match certificate {
+        Some(_) => {
+            let own = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            let address = own.local_addr()?;
+            inner = Some(tokio::spawn(control::serve(own, None, api.clone())));
+            address
+        }
+        None => config.api_listen,
+    };
+    let api = tokio::spawn(control::serve(listener, certificate, api));
     let upstreams = Upstreams {
         tables: handle.tables().clone(),
         flows: handle
@@ -90,7 +104,10 @@ async fn serve(
         names: Some(Arc::new(plane.clone())),
         revision: plane.revision(),
     };
-    let proxy = Arc::new(Proxy::start(proxy_config(config, plane), upstreams)?);
+    let proxy = Arc::new(Proxy::start(
+        proxy_config(config, origin_api, plane),
+        upstreams,
+    )?);
     let shown = Arc::clone(&proxy);
     let extra: admin::Extra = Arc::new(move || serde_json::json!(shown.counters()));
     let shown = admin::shown(handle.clone(), Some(extra)).merge(admin::backups(plane.clone()));
@@ -104,6 +121,9 @@ async fn serve(
         tracing::warn!(?DRAIN, "connections were cut at the end of the drain");
     }
     api.abort();
+    if let Some(inner) = inner {
+        inner.abort();
+    }
     ended
 }
 
@@ -140,8 +160,12 @@ fn overlay(router: &config::Router, slice: Slice) -> Overlay {
     }
 }
 
-fn proxy_config(config: &config::Edge, plane: &ControlPlane) -> ProxyConfig {
-    let mut proxy = ProxyConfig::new(config.api_listen, plane.origin_token());
+fn proxy_config(
+    config: &config::Edge,
+    origin_api: SocketAddr,
+    plane: &ControlPlane,
+) -> ProxyConfig {
+    let mut proxy = ProxyConfig::new(origin_api, plane.origin_token());
     proxy.http.clone_from(&config.proxy.http);
     proxy.https.clone_from(&config.proxy.https);
     proxy.dns.clone_from(&config.dns.listen);

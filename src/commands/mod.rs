@@ -1,5 +1,9 @@
 //! One file per subcommand: read the configuration, start the rooms, wait, stop them in order.
 
+mod objects;
+
+mod apply;
+mod token;
 pub(crate) mod backup;
 pub(crate) mod control;
 pub(crate) mod ctl;
