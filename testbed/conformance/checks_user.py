@@ -34,7 +34,7 @@ def check_user_tokens(client):
         name="scoped", policies=policies, condition=condition, expires_on="2120-01-01T00:00:00Z"
     )
     assert made.value and made.status == "active" and made.expires_on.year == 2120
-    scoped = kit.client(made.value)
+    scoped = kit.client(kit.secret(made.value))
     verified = scoped.user.tokens.verify()
     assert (verified.id, verified.status) == (made.id, "active")
     read = tokens.get(made.id)
@@ -52,7 +52,7 @@ def check_user_tokens(client):
     tokens.update(made.id, name="here", policies=policies)
     rolled = tokens.value.update(made.id)
     refused(403, 10000, scoped.user.tokens.verify)
-    assert kit.client(rolled).user.tokens.verify().id == made.id
+    assert kit.client(kit.secret(rolled)).user.tokens.verify().id == made.id
     assert tokens.delete(made.id).id == made.id
     kit.gone(1003, tokens.get, made.id)
     refused(400, 1001, tokens.create, name="none", policies=[], pointer="/policies")

@@ -17,6 +17,13 @@ def client(token=TOKEN):
     return cloudflare.Cloudflare(base_url=API, api_token=token, max_retries=0, timeout=10)
 
 
+def secret(text):
+    """Neither the log nor the store must have it: conformance.sh looks."""
+    with open(os.environ["SECRETS"], "a") as file:
+        file.write(text + "\n")
+    return text
+
+
 def name(prefix="check"):
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
