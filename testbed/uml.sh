@@ -101,7 +101,7 @@ uml_came_or_ended() { grep -q READY "$RUN/$1/out" || gone "$1"; }
 
 # uml_ask NAME LINE: has it run a line; prints what it says, ends with its status.
 uml_ask() {
-  local name=$1 dir=$RUN/$1 seen
+  local name=$1 dir=$RUN/$1 seen status
   pid_of "$name" >/dev/null || die "no kernel is named '$name'"
   exec 8>"$dir/lock"
   flock -w 30 8 || die "another script talks to $name"
@@ -109,7 +109,10 @@ uml_ask() {
   printf '%s\n' "$2" >"$dir/in"
   wait_for 20 "the kernel of $name to answer" uml_answer "$dir/out" "$seen" || die "no answer to: $2"
   uml_answer "$dir/out" "$seen" | sed '$d'
-  return "$(uml_answer "$dir/out" "$seen" | sed -n 's/^DONE //p')"
+  status=$(uml_answer "$dir/out" "$seen" | sed -n 's/^DONE //p')
+  # A subshell of this one may be the next to ask.
+  exec 8>&-
+  return "$status"
 }
 # What was said after the line of that number, if it is whole.
 uml_answer() { tail -n "+$(($2 + 1))" "$1" | tr -d '\r' | grep -B 10000 '^DONE '; }
