@@ -9,6 +9,7 @@
 . "$TESTBED/checks-userspace.sh"
 . "$TESTBED/checks-names.sh"
 . "$TESTBED/checks-gre.sh"
+. "$TESTBED/checks-sites.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

@@ -40,6 +40,8 @@ page_silent       | an origin that does not answer     | curl         | none: 52
 page_no_route     | an address without a route         | curl         | none: 523/530 page
 gre_linux         | GRE with every option               | ping, iperf3 | Linux 6.1 ip_gre
 gre_ovs           | GRE with a key                     | ping         | Open vSwitch
+site_to_site      | site to site, every pair, both IPs  | ping, curl   | WireGuard, GRE
+site_to_site_apart | the same addresses, another vnet  | ping, GRE    | nobody
 spoof             | forged packets out of site 2       | ping         | nobody
 route_delete      | a route deleted: 100 ms, no loss   | API, ping    | origin2 stays
 kill_and_recover  | kill -9 of the edge, restart       | curl         | both, within 10 s

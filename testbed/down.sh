@@ -4,6 +4,7 @@
 #   down.sh [--keep-logs]   leaves testbed/run/logs
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/gre.sh"
+. "$TESTBED/sites.sh"
 require_root
 take_lock
 
@@ -14,6 +15,8 @@ for path in "$RUN"/wan-*.pid; do
   "$TESTBED/wan.sh" down "${path#wan-}"
 done
 gre_down
+stop edge
+sites_down
 for file in "$RUN"/*.pid; do
   stop "$(basename "$file" .pid)"
 done

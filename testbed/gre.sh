@@ -76,21 +76,26 @@ gre_linux_links() {
   gre_linux 'ip route add 10.9.0.0/24 dev gre1; ip -6 route add fd00:9::/64 dev gre1; iperf3 -s -D'
 }
 
+# gre_linux_join BOX NAMESPACE DEVICE: the kernel's TAP, in its box, gets a device in a namespace as the other end.
+gre_linux_join() {
+  # Linux leaves the GRE checksum to the card, and no card is here: the bridge's other port completes it, as one would.
+  ip -n "$1" link add bridge type bridge
+  ip link add far netns "$1" type veth peer name "$3" netns "$2"
+  in_ns "$1" ethtool -K far tx off >/dev/null
+  local port
+  for port in linux far; do
+    ip -n "$1" link set "$port" master bridge
+    ip -n "$1" link set "$port" up
+  done
+  ip -n "$1" link set bridge up
+  ip -n "$2" link set "$3" up
+}
+
 gre_linux_up() {
   gre_linux_init | uml_boot gre-linux pc-gre-box vec0:transport=tap,ifname=linux,depth=128 ||
     die "the kernel of the GRE peer did not come up"
-  # Linux leaves the GRE checksum to the card, and no card is here: the bridge's other port completes it, as one would.
-  ip -n pc-gre-box link add bridge type bridge
-  ip link add far netns pc-gre-box type veth peer name linux netns pc-gre-a
-  in_ns pc-gre-box ethtool -K far tx off >/dev/null
-  local port
-  for port in linux far; do
-    ip -n pc-gre-box link set "$port" master bridge
-    ip -n pc-gre-box link set "$port" up
-  done
-  ip -n pc-gre-box link set bridge up
+  gre_linux_join pc-gre-box pc-gre-a linux
   ip -n pc-gre-a addr add 198.51.100.1/24 dev linux
-  ip -n pc-gre-a link set linux up
   # Not before: the peer's kernel tries for ever to send the first packet that a TAP did not take, and IPv6 has one at once.
   gre_linux_links
   gre_site gre-a pc-gre-a <<'TOML'

@@ -3,10 +3,12 @@
 # Safe to repeat: a world that is up stays, what died in it is started again, ruins of a crash are cleared first.
 #   API_TRACE=1 up.sh   prints every API call as a curl command
 #   up.sh gre           makes the world of GRE beside it: gre.sh draws it
+#   up.sh site-to-site  adds sites that reach each other: sites.sh draws them
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/world.sh"
 . "$TESTBED/configure.sh"
 . "$TESTBED/gre.sh"
+. "$TESTBED/sites.sh"
 
 write_edge_toml() {
   cat >"$RUN/edge.toml" <<TOML
@@ -18,7 +20,8 @@ slice = "100.64.0.0/20"
 tun = "pc-tun"
 tun_backend = "auto"
 mtu = 1420
-listen = ["198.51.100.1:51820"]
+listen = ["198.51.100.1:51820", "[2001:db8:51::1]:51820"]
+gre = ["198.51.100.1"]
 endpoint = "198.51.100.1:51820"
 [proxy]
 http = ["203.0.113.1:80", "[2001:db8:1::1]:80"]
@@ -129,7 +132,10 @@ wait_for_tunnels() {
 
 require_root
 take_lock
-[ $# = 0 ] || [ "$*" = gre ] || die "usage: up.sh [gre]"
+case "$*" in
+  '' | gre | site-to-site) ;;
+  *) die "usage: up.sh [gre|site-to-site]" ;;
+esac
 if [ "${1:-}" = gre ]; then
   need_for_gre
   [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
@@ -140,6 +146,7 @@ if [ "${1:-}" = gre ]; then
   exit
 fi
 need_for_world
+[ "${1:-}" != site-to-site ] || need_for_sites
 [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
 install_needed
 if ! world_runs; then
@@ -148,5 +155,9 @@ if ! world_runs; then
   load_env
 fi
 load_env
+BIN=$PORTCULLIS_BIN
 wait_for_tunnels
+case ${1:-} in
+  site-to-site) sites_up ;;
+esac
 say "the world is up: see $RUN/env"

@@ -33,6 +33,7 @@ make_links() {
   ip -n pc-net link add underlay type bridge
   ip -n pc-net link set underlay up
   plug pc-edge 198.51.100.1 edge
+  ip -n pc-edge addr add 2001:db8:51::1/64 dev underlay0 nodad
   plug pc-site1 198.51.100.11 site1
   plug pc-site2 198.51.100.12 site2
 
