@@ -32,6 +32,13 @@ pub(super) struct End {
     far: IpAddr,
 }
 
+impl End {
+    /// Whether a packet is for our address, or goes from it to the far side's.
+    pub(super) fn has(&self, inner: &Inner) -> bool {
+        inner.dst == self.near || (inner.src == self.near && inner.dst == self.far)
+    }
+}
+
 /// The ends of a tunnel.
 pub(super) fn ends_of(tunnel: &program::Tunnel) -> Vec<End> {
     let ends = tunnel.interface.iter();

@@ -109,14 +109,15 @@ impl Node {
         now: Instant,
         guard: &Guard,
     ) -> Result<(), DropReason> {
-        let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
-        let (vnet, mtu, has_ends) = (link.vnet, link.mtu, link.has_ends());
+        let mut link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+        let (vnet, mtu) = (link.vnet, link.mtu);
         let inner = Inner::parse(&scratch[..len])?;
-        if has_ends
-            && let Some(done) =
-                self.at_end(tunnel, (&mut *scratch, inner.total_len), &inner, now, guard)
-        {
-            return done;
+        if link.may_end(&inner) {
+            let whole = (&mut *scratch, inner.total_len);
+            if let Some(done) = self.at_end(tunnel, whole, &inner, now, guard) {
+                return done;
+            }
+            link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         }
         if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
             return Err(DropReason::NotUnicast);
@@ -124,7 +125,6 @@ impl Node {
         let len = inner.total_len;
         let tables = self.tables.vnet(vnet, guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, inner.src, guard)?;
-        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         link.rx.add(len);
         mss::clamp(&mut scratch[..len], mtu, false);
         match self.verdict(tables, vnet, &inner, guard)? {
@@ -147,15 +147,16 @@ impl Node {
         scratch: &mut [u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
-        let (vnet, mtu, has_ends) = (link.vnet, link.mtu, link.has_ends());
+        let mut link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
+        let (vnet, mtu) = (link.vnet, link.mtu);
         let inner = Inner::parse(packet)?;
         let guard = crate::fib::pin();
-        if has_ends
-            && let Some(done) =
-                self.at_end(tunnel, (&mut *packet, inner.total_len), &inner, now, &guard)
-        {
-            return done;
+        if link.may_end(&inner) {
+            let whole = (&mut *packet, inner.total_len);
+            if let Some(done) = self.at_end(tunnel, whole, &inner, now, &guard) {
+                return done;
+            }
+            link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         }
         if !icmp::is_host(inner.src) || !icmp::is_host(inner.dst) {
             return Err(DropReason::LinkLocalNoise);
@@ -164,7 +165,6 @@ impl Node {
         let packet = &mut packet[..inner.total_len];
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, inner.src, &guard)?;
-        let link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         link.rx.add_all(packets, packet.len());
         mss::clamp(packet, mtu, offload.checksum.is_some());
         match self.verdict(tables, vnet, &inner, &guard)? {

@@ -10,6 +10,7 @@ use crate::program::{self, Tables, TunnelChange};
 use crate::source::Slice;
 use crate::tunnel::bucket::Bucket;
 use crate::tunnel::{DATAGRAM_LEN_MAX, Event, Handle, Tunnels};
+use crate::wire::ip::{self, Inner};
 
 use super::ends::{End, ends_of};
 use super::health::{HealthChange, ProbeKey, Prober};
@@ -134,9 +135,11 @@ pub(super) struct Count {
 }
 
 impl Link {
-    /// Whether what comes out may be for the tunnel's own end.
-    pub(super) fn has_ends(&self) -> bool {
-        self.is_probed || !self.ends.is_empty()
+    /// Whether a packet that came out may be for the tunnel's own end, or an answer to a probe. For
+    /// most packets this is all that ends cost.
+    pub(super) fn may_end(&self, inner: &Inner) -> bool {
+        let is_echo = matches!(inner.protocol, ip::ICMP | ip::ICMPV6);
+        (self.is_probed && is_echo) || self.ends.iter().any(|end| end.has(inner))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::world::{End, World, ip, site_at, tunnel};
 use super::{packet, seal};
 use crate::fib::{Candidate, Candidates, Nexthop};
-use crate::id::{TunnelId, VnetId, WorkerId};
+use crate::id::{LOOKUPS, TunnelId, VnetId, WorkerId};
 use crate::node::{DropReason, Reason};
 use crate::packet::Offload;
 use crate::program::health::{Config, Direction, Kind, Rate, Recovery, State};
@@ -33,7 +33,10 @@ fn config(kind: Kind) -> Config {
 
 /// Tunnels of all vnets with the same interface addresses, at both ends.
 fn world(kind: Kind, near: &str, far: &str) -> World {
-    let mut world = World::new();
+    probed(World::new(), kind, near, far)
+}
+
+fn probed(mut world: World, kind: Kind, near: &str, far: &str) -> World {
     let mut spec = world.edge().program.spec().clone();
     for tunnel in spec.tunnels.values_mut() {
         tunnel.interface = vec![near.parse().unwrap()];
@@ -452,4 +455,25 @@ fn a_reply_probe_whose_ttl_ran_out_is_not_sent_back() {
     seal(&mut bytes);
     // The site's own egress took one hop.
     world.assert_dropped(1, &bytes, DropReason::TtlExceeded);
+}
+
+#[test]
+fn a_packet_out_of_a_tunnel_costs_one_look_up_by_tunnel_also_where_the_tunnel_is_probed() {
+    for is_probed in [false, true] {
+        let mut world = World::of(1);
+        if is_probed {
+            world = probed(world, Kind::Request, "10.255.0.0/31", "10.255.0.1/31");
+            run(&mut world, 3000, &[]);
+            assert_eq!(states(&mut world), [State::Healthy; 3]);
+        }
+        let from = world.site(1).at;
+        let back = packet(ip("10.0.0.50"), world.source(1, "10.0.0.50"), 99, b"");
+        world.site(1).send(&back);
+        let (_, mut datagram) = world.site(1).sent().remove(0);
+        let before = LOOKUPS.get();
+        world.edge().hear(from, &mut datagram);
+        assert_eq!(LOOKUPS.get() - before, 1, "probed: {is_probed}");
+        assert!(world.edge().sent().is_empty());
+        assert_eq!(world.edge().overlay.len(), 1);
+    }
 }
