@@ -10,6 +10,7 @@
 . "$TESTBED/checks-names.sh"
 . "$TESTBED/checks-gre.sh"
 . "$TESTBED/checks-sites.sh"
+. "$TESTBED/checks-ecmp.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

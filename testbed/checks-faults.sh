@@ -251,7 +251,7 @@ refuses() {
 second_edge() {
   sed -e "s|^data_dir = .*|data_dir = \"$RUN/edge-other\"|" -e 's/127.0.0.1:8787/127.0.0.1:8788/' \
     -e 's/edge\.sock/other.sock/' -e 's/"pc-tun"/"pc-tun2"/' -e 's/198.51.100.1:51820/198.51.100.1:51821/' \
-    -e 's/, "\[2001:db8:51::1\]:51820"//' -e '/^gre = /d' -e 's/100\.64\.0\.0/100.65.0.0/' -e 's/:80"/:81"/g; s/:443"/:444"/g' "$@" "$RUN/edge.toml" >"$RUN/other.toml"
+    -e 's/, "\[2001:db8:51::1\]:51820"//' -e '/^gre = /d; /^ipsec = /d' -e 's/100\.64\.0\.0/100.65.0.0/' -e 's/:80"/:81"/g; s/:443"/:444"/g' "$@" "$RUN/edge.toml" >"$RUN/other.toml"
 }
 
 check_port_in_use() {

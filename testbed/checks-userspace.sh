@@ -14,7 +14,7 @@ start_userspace() {
   cp "$BIN" "$USERSPACE/portcullis"
   cp -r "$RUN/edge" "$USERSPACE/data"
   cp -r "$RUN/certs" "$USERSPACE/certs"
-  sed -e '/^gre = /d' -e "s|^data_dir = .*|data_dir = \"$USERSPACE/data\"|" -e "s|^admin_socket = .*|admin_socket = \"$USERSPACE/edge.sock\"|" \
+  sed -e '/^gre = /d; /^ipsec = /d' -e "s|^data_dir = .*|data_dir = \"$USERSPACE/data\"|" -e "s|^admin_socket = .*|admin_socket = \"$USERSPACE/edge.sock\"|" \
     -e "s|^certificates = .*|certificates = \"$USERSPACE/certs\"|" "$RUN/edge.toml" >"$USERSPACE/edge.toml"
   chown -R 65534:65534 "$USERSPACE"
   chmod 700 "$USERSPACE"

@@ -5,6 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/gre.sh"
 . "$TESTBED/sites.sh"
+. "$TESTBED/ecmp.sh"
 require_root
 take_lock
 
@@ -17,6 +18,7 @@ done
 gre_down
 stop edge
 sites_down
+ecmp_down
 for file in "$RUN"/*.pid; do
   stop "$(basename "$file" .pid)"
 done

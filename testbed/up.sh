@@ -4,11 +4,13 @@
 #   API_TRACE=1 up.sh   prints every API call as a curl command
 #   up.sh gre           makes the world of GRE beside it: gre.sh draws it
 #   up.sh site-to-site  adds sites that reach each other: sites.sh draws them
+#   up.sh ecmp          adds a network behind tunnels of three kinds: ecmp.sh draws it
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/world.sh"
 . "$TESTBED/configure.sh"
 . "$TESTBED/gre.sh"
 . "$TESTBED/sites.sh"
+. "$TESTBED/ecmp.sh"
 
 write_edge_toml() {
   cat >"$RUN/edge.toml" <<TOML
@@ -22,6 +24,7 @@ tun_backend = "auto"
 mtu = 1420
 listen = ["198.51.100.1:51820", "[2001:db8:51::1]:51820"]
 gre = ["198.51.100.1"]
+ipsec = ["198.51.100.1"]
 endpoint = "198.51.100.1:51820"
 [proxy]
 http = ["203.0.113.1:80", "[2001:db8:1::1]:80"]
@@ -133,8 +136,8 @@ wait_for_tunnels() {
 require_root
 take_lock
 case "$*" in
-  '' | gre | site-to-site) ;;
-  *) die "usage: up.sh [gre|site-to-site]" ;;
+  '' | gre | site-to-site | ecmp) ;;
+  *) die "usage: up.sh [gre|site-to-site|ecmp]" ;;
 esac
 if [ "${1:-}" = gre ]; then
   need_for_gre
@@ -147,6 +150,7 @@ if [ "${1:-}" = gre ]; then
 fi
 need_for_world
 [ "${1:-}" != site-to-site ] || need_for_sites
+[ "${1:-}" != ecmp ] || need_for_ecmp
 [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
 install_needed
 if ! world_runs; then
@@ -159,5 +163,6 @@ BIN=$PORTCULLIS_BIN
 wait_for_tunnels
 case ${1:-} in
   site-to-site) sites_up ;;
+  ecmp) ecmp_up ;;
 esac
 say "the world is up: see $RUN/env"

@@ -65,7 +65,7 @@ make_hosts() {
   mkdir -p /etc/netns/pc-client
   printf '127.0.0.1 localhost\n%s %s\n' 203.0.113.1 \
     "app.example.com wiki.example.com app6.example.com refused.example.com silent.example.com \
-noroute.example.com unknown.example.com redis.example.com dns.example.com" \
+noroute.example.com unknown.example.com redis.example.com dns.example.com both.example.com" \
     >/etc/netns/pc-client/hosts
 }
 

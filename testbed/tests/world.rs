@@ -78,7 +78,7 @@ macro_rules! checks {
         fn every_check_of_the_testbed_is_a_test() {
             let mut tested = vec![$($($check),+),+];
             tested.sort_unstable();
-            let files = ["paths", "faults", "underlay", "userspace", "names", "gre", "sites"];
+            let files = ["paths", "faults", "underlay", "userspace", "names", "gre", "sites", "ecmp"];
             let scripts = files.map(|subject| {
                 let file = format!("checks-{subject}.sh");
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -137,6 +137,9 @@ checks! {
     open_vswitch_is_spoken_gre_with_both_ways: "gre_ovs";
     sites_of_one_vnet_reach_each_other_whatever_their_kind: "site_to_site";
     nothing_of_another_vnet_with_the_same_addresses_arrives_at_a_site: "site_to_site_apart";
+    flows_keep_to_one_tunnel_and_spread_by_weight: "ecmp_shares";
+    a_cut_tunnel_hands_its_flows_over_and_the_others_lose_nothing: "ecmp_failover";
+    the_next_priority_carries_all_where_all_tunnels_of_one_are_down: "ecmp_priority";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";
