@@ -1,5 +1,5 @@
-//! A fleet in memory: one edge of several workers, hundreds of tunnels in dozens of vnets that all
-//! use the same addresses, inside and on the interfaces. Sites die and come back, restart, move to
+//! A fleet in memory: one edge of several workers, hundreds of tunnels of WireGuard and GRE in dozens
+//! of vnets that all use the same addresses, inside and on the interfaces. Sites die and come back, restart, move to
 //! other customers, send whatever they like; probes fail flows over. Every packet carries the vnet it
 //! was sent in, and wherever one comes out, also as a quotation in an ICMP error, that is compared.
 //!
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use dataplane::node::{CountersSnapshot, DropReason, Node, NodeConfig, ProbeKey, Role};
-use dataplane::packet::{Offload, Transmit, Way};
+use dataplane::packet::{Carrier, Offload, Transmit, Way};
 use dataplane::program::health::State;
 use dataplane::program::{Programmer, Spec};
 use dataplane::source::Slice;
@@ -82,6 +82,16 @@ struct Site {
 struct Edge {
     crew: Vec<Node>,
     programmer: Programmer,
+}
+
+/// What is under way between the edge and a site.
+#[derive(Debug)]
+struct Datagram {
+    /// The site's place.
+    site: usize,
+    is_to_edge: bool,
+    carrier: Carrier,
+    bytes: Vec<u8>,
 }
 
 /// Everything that there is.
@@ -372,8 +382,8 @@ impl Fleet {
             if sent.is_empty() {
                 return;
             }
-            for (from, to, mut bytes) in sent {
-                self.pass(from, to, &mut bytes);
+            for datagram in sent {
+                self.pass(datagram);
             }
         }
         let circles = "packets go round in circles".to_owned();
@@ -392,61 +402,97 @@ impl Fleet {
         }
     }
 
-    /// One datagram, unless it is lost.
-    fn pass(&mut self, from: SocketAddr, to: SocketAddr, bytes: &mut [u8]) {
-        let index = self
-            .sites
-            .iter()
-            .position(|site| [from, to].contains(&site.address));
-        let Some(index) = index else {
-            let leak = format!("a datagram from {from} to {to}");
-            return self.report.leaks.push(leak);
-        };
-        let is_cut = self.sites[index].dead_until.is_some()
-            || self.random.next() % 1000 < self.settings.loss_per_mille;
-        if is_cut && bytes.first() == Some(&DATA) {
+    /// One datagram, unless it is lost. All that GRE carries is data.
+    fn pass(&mut self, mut datagram: Datagram) {
+        let site = &mut self.sites[datagram.site];
+        let bytes = &mut datagram.bytes;
+        let is_cut =
+            site.dead_until.is_some() || self.random.next() % 1000 < self.settings.loss_per_mille;
+        if is_cut && (datagram.carrier == Carrier::Gre || bytes.first() == Some(&DATA)) {
             return;
         }
-        if to == plan::edge_address() {
-            let worker = self.random.below(self.edge.crew.len());
-            self.edge.crew[worker].handle_underlay(Way::wireguard(from), bytes, self.now);
+        let (near, far) = match datagram.is_to_edge {
+            true => (plan::edge_address(), site.address),
+            false => (site.address, plan::edge_address()),
+        };
+        let way = if datagram.carrier == Carrier::Gre {
+            Way::raw(Carrier::Gre, near.ip(), far.ip())
         } else {
-            self.sites[index]
-                .node
-                .handle_underlay(Way::wireguard(from), bytes, self.now);
-        }
+            Way::wireguard(far)
+        };
+        let node = match datagram.is_to_edge {
+            true => {
+                let worker = self.random.below(self.edge.crew.len());
+                &mut self.edge.crew[worker]
+            }
+            false => &mut site.node,
+        };
+        node.handle_underlay(way, bytes, self.now);
     }
 
     /// Datagrams to be passed on; what comes out is looked at here.
-    fn drain(&mut self) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    fn drain(&mut self) -> Vec<Datagram> {
         let mut wire = Vec::new();
         let tables = self.edge.programmer.tables().clone();
         for node in &mut self.edge.crew {
-            drain(node, plan::edge_address(), &mut wire, |packet| {
+            let mut sent = Vec::new();
+            drain(node, &mut sent, |packet| {
                 self.report.at_edge += 1;
                 let vnet = destination(packet).and_then(|to| tables.sources.vnet(to));
                 note(&mut self.report, vnet, "the edge", packet);
             });
+            for (way, bytes) in sent {
+                let Some(site) = addressee(&self.sites, way, &bytes) else {
+                    let leak = format!("a datagram for nobody: {way:?} {bytes:?}");
+                    self.report.leaks.push(leak);
+                    continue;
+                };
+                wire.push(Datagram {
+                    site,
+                    is_to_edge: false,
+                    carrier: way.carrier,
+                    bytes,
+                });
+            }
         }
-        for site in &mut self.sites {
+        for (index, site) in self.sites.iter_mut().enumerate() {
             let vnet = site.vnet;
-            drain(&mut site.node, site.address, &mut wire, |packet| {
+            let mut sent = Vec::new();
+            drain(&mut site.node, &mut sent, |packet| {
                 self.report.at_sites += 1;
                 let is_of_site = packet.get(12) == Some(&10);
                 self.report.between_sites += u64::from(is_of_site);
                 note(&mut self.report, Some(vnet), "a site", packet);
             });
+            wire.extend(sent.into_iter().map(|(way, bytes)| Datagram {
+                site: index,
+                is_to_edge: true,
+                carrier: way.carrier,
+                bytes,
+            }));
         }
         wire
     }
 }
 
-fn drain(
-    node: &mut Node,
-    at: SocketAddr,
-    wire: &mut Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
-    mut out: impl FnMut(&[u8]),
-) {
+/// The site that the edge's datagram is for: by its address, and where sites share one by GRE's key
+/// (RFC 2890 section 2: behind flags and protocol).
+fn addressee(sites: &[Site], way: Way, bytes: &[u8]) -> Option<usize> {
+    let found = if way.carrier == Carrier::Gre {
+        let key = bytes.get(4..8)?.first_chunk::<4>()?;
+        usize::try_from(u32::from_be_bytes(*key))
+            .ok()?
+            .checked_sub(1)
+    } else {
+        sites.iter().position(|site| site.address == way.remote)
+    };
+    found.filter(|index| {
+        let site = sites.get(*index);
+        site.is_some_and(|site| site.address == way.remote)
+    })
+}
+
+fn drain(node: &mut Node, wire: &mut Vec<(Way, Vec<u8>)>, mut out: impl FnMut(&[u8])) {
     while let Some(transmit) = node.poll_transmit() {
         match transmit {
             Transmit::Underlay {
@@ -455,7 +501,7 @@ fn drain(
                 bytes,
             } => {
                 let datagrams = bytes.chunks(segment_size);
-                wire.extend(datagrams.map(|one| (at, way.remote, one.to_vec())));
+                wire.extend(datagrams.map(|one| (way, one.to_vec())));
             }
             Transmit::Device { packet, .. } => out(packet),
         }

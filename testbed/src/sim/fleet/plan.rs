@@ -7,7 +7,7 @@ use dataplane::fib::{Candidate, Candidates, Nexthop};
 use dataplane::id::{TunnelId, VnetId};
 use dataplane::program::health::{Config, Direction, Kind, Rate, Recovery};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
-use dataplane::tunnel::wireguard;
+use dataplane::tunnel::{self, gre, wireguard};
 use ipnet::IpNet;
 
 use crate::sim::{Random, site_key, wireguard_tunnel};
@@ -153,10 +153,33 @@ pub(super) fn edge_address() -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 1], 51820))
 }
 
-/// Where a site is.
+/// Whether a tunnel is one of GRE: every third. The others are of WireGuard.
+pub(super) fn is_gre(number: u32) -> bool {
+    number.is_multiple_of(3)
+}
+
+/// Where a site is. Those of GRE are behind one of four routers, which customers share: nothing but
+/// the key tells their tunnels apart.
 pub(super) fn site_address(number: u32) -> SocketAddr {
     let [_, _, high, low] = number.to_be_bytes();
+    if is_gre(number) {
+        return SocketAddr::from(([198, 19, 0, low % 4], 0));
+    }
     SocketAddr::from(([198, 18, high, low], 51820))
+}
+
+/// A tunnel of GRE between the edge and a site, as one of the two has it. Its key is its number.
+fn gre(number: u32, (local, remote): (SocketAddr, SocketAddr)) -> tunnel::Config {
+    tunnel::Config::Gre(gre::Config {
+        local: local.ip(),
+        remote: remote.ip(),
+        key_tx: Some(number),
+        key_rx: Some(number),
+        is_checksummed: false,
+        is_sequenced: false,
+        keepalive: None,
+        ttl: gre::TTL_DEFAULT,
+    })
 }
 
 /// What a site is told: its networks are its own, everything else is behind the tunnel.
@@ -170,6 +193,9 @@ pub(super) fn site(number: u32, networks: &[u8]) -> Spec {
     let keys = (site_key(short(number)), edge_key().public());
     let mut tunnel = wireguard_tunnel(vnet, all.clone(), keys, Some(edge_address()));
     tunnel.interface = vec![net("10.255.0.1/31")];
+    if is_gre(number) {
+        tunnel.kind = gre(number, (site_address(number), edge_address()));
+    }
     spec.tunnels.insert(id, tunnel);
     for prefix in all {
         let route = Route::from(Nexthop::Tunnel(id));
@@ -185,6 +211,9 @@ fn tunnel(number: u32, vnet: VnetId) -> Tunnel {
     let keys = (edge_key(), site_key(short(number)).public());
     let mut tunnel = wireguard_tunnel(vnet, Vec::new(), keys, None);
     tunnel.interface = vec![net("10.255.0.0/31")];
+    if is_gre(number) {
+        tunnel.kind = gre(number, (edge_address(), site_address(number)));
+    }
     tunnel.health = Some(Config {
         rate: Rate::High,
         kind: if number.is_multiple_of(2) {
