@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use dataplane::id::{TunnelId, WorkerId};
+use dataplane::id::{TunnelId, VnetId, WorkerId};
 use dataplane::io::clock;
 use dataplane::packet::{Outbox, Transmit, Way};
 use dataplane::tunnel::wireguard::{self, PrivateKey};
@@ -217,7 +217,7 @@ impl End {
             keepalive: None,
         });
         let handle = tunnels
-            .put(TunnelId(1), &config, 1420, now, &mut out)
+            .put((TunnelId(1), VnetId(1)), &config, 1420, now, &mut out)
             .expect("a new peer");
         Self {
             tunnels,

@@ -18,6 +18,7 @@ use crate::id::{TunnelId, WorkerId};
 use crate::node::{Event, HealthChange, Node, TunnelStatus};
 use crate::packet::{Exit, Transmit};
 use crate::program::TunnelChange;
+use crate::tunnel::ipsec::Failed;
 
 use super::clock;
 use super::counters::{Counters, CountersSnapshot};
@@ -429,6 +430,15 @@ impl Worker {
             if self.heard.try_send((tunnel, endpoint)).is_err() {
                 self.counters.events_lost += 1;
             }
+        }
+        while let Some(Failed {
+            tunnel,
+            remote,
+            why,
+        }) = self.node.poll_failure()
+        {
+            let tunnel = tunnel.map(tracing::field::display);
+            tracing::warn!(tunnel, %remote, why, "IKE failed");
         }
         while let Some(change) = self.node.poll_health() {
             if self.health.try_send(change).is_err() {

@@ -107,7 +107,7 @@ reasons! {
     HandshakeCookie = "handshake_cookie",
     /// A handshake for no key of ours.
     UnknownIdentity = "unknown_identity",
-    /// A handshake of a peer that is not configured.
+    /// A handshake of a peer that is not configured, or of one with which nothing is in common.
     UnknownPeer = "unknown_peer",
     /// A GRE packet between addresses, or with a key, that name no tunnel.
     GreNameUnknown = "gre_name_unknown",

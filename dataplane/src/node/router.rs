@@ -9,7 +9,7 @@ use crate::packet::{Batch, Exit, Offload, Outbox, Parcel, Transmit, Way};
 use crate::program::{self, Tables, TunnelChange};
 use crate::source::Slice;
 use crate::tunnel::bucket::Bucket;
-use crate::tunnel::{DATAGRAM_LEN_MAX, Event, Handle, Tunnels};
+use crate::tunnel::{DATAGRAM_LEN_MAX, Event, Handle, Tunnels, ipsec};
 use crate::wire::ip::{self, Inner};
 
 use super::ends::{End, ends_of};
@@ -348,6 +348,11 @@ impl Node {
         self.tunnels.poll_event()
     }
 
+    /// The next IKE failure for the log, or `None`.
+    pub fn poll_failure(&mut self) -> Option<ipsec::Failed> {
+        self.tunnels.poll_failure()
+    }
+
     /// The next tunnel whose health has changed since it was told, or `None`.
     pub fn poll_health(&mut self) -> Option<HealthChange> {
         self.prober.poll_change()
@@ -430,11 +435,17 @@ impl Node {
         }
         let place = if is_here {
             self.tunnels
-                .put(id, &tunnel.kind, tunnel.mtu, now, &mut self.outbox)
+                .put(
+                    (id, tunnel.vnet),
+                    &tunnel.kind,
+                    tunnel.mtu,
+                    now,
+                    &mut self.outbox,
+                )
                 .map(Place::Here)
         } else {
             self.tunnels
-                .put_elsewhere(id, &tunnel.kind, owner)
+                .put_elsewhere((id, tunnel.vnet), &tunnel.kind, owner)
                 .map(|()| Place::At(owner))
         };
         let place = place.map_err(|error| error.to_string())?;

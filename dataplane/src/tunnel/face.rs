@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::id::{TunnelId, WorkerId};
+use crate::id::{TunnelId, VnetId, WorkerId};
 use crate::packet::{Carrier, Exit, Outbox, Way};
 
 use super::{Config, Decap, Event, Refusal, Status, gre, ipsec, wireguard};
@@ -60,7 +60,7 @@ impl Tunnels {
     /// [`PutError`], and nothing has changed.
     pub fn put(
         &mut self,
-        tunnel: TunnelId,
+        (tunnel, vnet): (TunnelId, VnetId),
         config: &Config,
         mtu: u16,
         now: Instant,
@@ -71,7 +71,9 @@ impl Tunnels {
                 Handle::WireGuard(self.wireguard.put(tunnel, config, mtu, now, out)?)
             }
             Config::Direct(_) => Handle::Direct(tunnel),
-            Config::IpSec(config) => Handle::IpSec(self.ipsec.put(tunnel, config, now, out)?),
+            Config::IpSec(config) => {
+                Handle::IpSec(self.ipsec.put((tunnel, vnet), config, now, out)?)
+            }
             Config::Gre(config) => Handle::Gre(self.gre.put(tunnel, config, now)?),
         })
     }
@@ -82,14 +84,16 @@ impl Tunnels {
     /// [`PutError`], and nothing has changed.
     pub fn put_elsewhere(
         &mut self,
-        tunnel: TunnelId,
+        (tunnel, vnet): (TunnelId, VnetId),
         config: &Config,
         owner: WorkerId,
     ) -> Result<(), PutError> {
         match config {
             Config::WireGuard(config) => self.wireguard.put_elsewhere(tunnel, config)?,
             Config::Direct(_) => {}
-            Config::IpSec(config) => self.ipsec.put_elsewhere(tunnel, config, owner)?,
+            Config::IpSec(config) => {
+                self.ipsec.put_elsewhere((tunnel, vnet), config, owner)?;
+            }
             Config::Gre(config) => self.gre.put_elsewhere(tunnel, config)?,
         }
         Ok(())
@@ -231,6 +235,11 @@ impl Tunnels {
     /// The next event; at most one of a kind waits per tunnel.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.wireguard.poll_event()
+    }
+
+    /// The next IKE failure for the node's log.
+    pub fn poll_failure(&mut self) -> Option<ipsec::Failed> {
+        self.ipsec.poll_failure()
     }
 
     /// What the tunnel shows of itself.

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use dataplane::id::{TunnelId, WorkerId};
+use dataplane::id::{TunnelId, VnetId, WorkerId};
 use dataplane::packet::{Carrier, Outbox, Transmit, Way};
 use dataplane::tunnel::ipsec::cipher::Transform;
 use dataplane::tunnel::ipsec::ike::{
@@ -111,7 +111,9 @@ fn device(at: usize, config: &Config, now: Instant) -> (Device, Outbox, Slot) {
     let fill = Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| random.byte()));
     let worker = WorkerId(u8::try_from(at).unwrap());
     let (mut device, mut out) = (Device::new(worker, fill, now), Outbox::new());
-    let slot = device.put(TunnelId(1), config, now, &mut out).unwrap();
+    let slot = device
+        .put((TunnelId(1), VnetId(1)), config, now, &mut out)
+        .unwrap();
     (device, out, slot)
 }
 
@@ -243,7 +245,9 @@ impl Target {
             })),
             ..theirs
         };
-        device.put(TunnelId(2), &keyed, now, &mut out).unwrap();
+        device
+            .put((TunnelId(2), VnetId(1)), &keyed, now, &mut out)
+            .unwrap();
         Self {
             device,
             out,

@@ -1,10 +1,10 @@
 //! All IPsec tunnels of a worker: the IKE endpoint, the SAs, and what goes into which.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use crate::id::{TunnelId, TunnelMap, WorkerId};
+use crate::id::{TunnelId, TunnelMap, VnetId, WorkerId};
 use crate::packet::{Carrier, Outbox, Way};
 use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Refusal};
 use crate::wire::ecn;
@@ -13,7 +13,8 @@ use crate::wire::esp::{Datagram, Spi};
 use super::Discard;
 use super::config::{Config, Encapsulation, Keying, PutError, StaticKeying};
 use super::directory::Directory;
-use super::ike::{self, Endpoint, Event, Path, Random, everything};
+use super::failures::{Failed, Failures};
+use super::ike::{Endpoint, Event, Path, Random, everything};
 use super::lifetime::{Lifetime, Limits, Phase};
 use super::outgoing::{Child, Direction, Traffic};
 use super::sa::{Inbound, Keys, Outbound};
@@ -39,6 +40,7 @@ pub struct Device {
     tunnels: Vec<Option<Tunnel>>,
     by_tunnel: TunnelMap<Slot>,
     directory: Directory,
+    failures: Failures,
     /// When the endpoint wants to be called; asking it costs a look at every SA.
     timeout: Option<Instant>,
 }
@@ -53,17 +55,19 @@ impl Device {
             tunnels: Vec::new(),
             by_tunnel: TunnelMap::default(),
             directory: Directory::default(),
+            failures: Failures::default(),
             timeout: None,
         }
     }
 
-    /// Makes or changes a tunnel. A changed one begins anew.
+    /// Makes or changes a tunnel. A changed one begins anew; one that is in another vnet has to be
+    /// deleted before.
     ///
     /// # Errors
     /// [`PutError`], and nothing has changed.
     pub fn put(
         &mut self,
-        tunnel: TunnelId,
+        (tunnel, vnet): (TunnelId, VnetId),
         config: &Config,
         now: Instant,
         out: &mut Outbox,
@@ -103,6 +107,7 @@ impl Device {
         let is_up = !children.is_empty();
         self.tunnels[slot.0] = Some(Tunnel {
             id: tunnel,
+            vnet,
             config: config.clone(),
             endpoint: config.remote.map(|remote| {
                 let way = children.first().map(|child| child.way.remote);
@@ -115,7 +120,7 @@ impl Device {
             failure: None,
         });
         self.by_tunnel.insert(tunnel, slot);
-        self.directory.enter(tunnel, config, self.worker);
+        self.directory.enter((tunnel, vnet), config, self.worker);
         self.pump(now, out);
         Ok(slot)
     }
@@ -210,7 +215,7 @@ impl Device {
     /// [`PutError`], and nothing has changed.
     pub fn put_elsewhere(
         &mut self,
-        tunnel: TunnelId,
+        (tunnel, vnet): (TunnelId, VnetId),
         config: &Config,
         owner: WorkerId,
     ) -> Result<(), PutError> {
@@ -220,7 +225,7 @@ impl Device {
         {
             return Err(PutError::SpiTaken(other));
         }
-        self.directory.enter(tunnel, config, owner);
+        self.directory.enter((tunnel, vnet), config, owner);
         Ok(())
     }
 
@@ -355,12 +360,14 @@ impl Device {
         let before = self.endpoint.counters();
         self.endpoint.handle_datagram(path, message, now);
         let after = self.endpoint.counters();
+        let strangers = self.failures.strangers();
         self.pump(now, out);
         let grown = [
             (before.limited, after.limited, Refusal::HandshakeLimited),
             (before.cookies, after.cookies, Refusal::CookieSent),
             (before.forged, after.forged, Refusal::Invalid),
             (before.unknown, after.unknown, Refusal::IndexUnknown),
+            (strangers, self.failures.strangers(), Refusal::UnknownPeer),
         ];
         match grown.iter().find(|(before, after, _)| before != after) {
             Some((.., refusal)) => Err(*refusal),
@@ -494,29 +501,40 @@ impl Device {
                 tunnel,
                 remote,
                 failure,
-            } => self.failed(tunnel, remote, &failure),
+            } => {
+                let told = self.failures.take(tunnel, remote, &failure, now);
+                match tunnel {
+                    Some(tunnel) => {
+                        if let Some(tunnel) = self.tunnel_mut(tunnel) {
+                            tunnel.failure = Some(failure.to_string());
+                        }
+                    }
+                    None if told => self.tell(remote.ip(), &failure.of_nobody()),
+                    None => {}
+                }
+            }
         }
     }
 
-    /// A peer that did not get as far as its name is known by where it comes from; if nobody is,
-    /// every tunnel whose peer may come from anywhere may be meant.
-    fn failed(&mut self, tunnel: Option<TunnelId>, remote: SocketAddr, failure: &ike::Failure) {
-        let text = failure.to_string();
-        if let Some(tunnel) = tunnel {
-            if let Some(tunnel) = self.tunnel_mut(tunnel) {
-                tunnel.failure = Some(text);
-            }
+    /// Notes what happened to somebody without a name on the tunnels that he can have meant, if they are
+    /// all of one vnet, whatever worker they are of, and have nothing better to show.
+    fn tell(&mut self, from: IpAddr, failure: &str) {
+        let Some(vnet) = self.directory.only_vnet(from) else {
             return;
+        };
+        let may_be = |tunnel: &&mut Tunnel| {
+            let remote = tunnel.config.remote;
+            tunnel.vnet == vnet && remote.is_none_or(|remote| remote == from)
+        };
+        let tunnels = self.tunnels.iter_mut().flatten().filter(may_be);
+        for tunnel in tunnels.filter(|tunnel| tunnel.children.is_empty()) {
+            tunnel.failure = Some(failure.to_owned());
         }
-        let is_known = self.tunnels.iter().flatten();
-        let mut is_known = is_known.filter_map(|tunnel| tunnel.config.remote);
-        let wanted = is_known
-            .any(|address| address == remote.ip())
-            .then_some(remote.ip());
-        let tunnels = self.tunnels.iter_mut().flatten();
-        for tunnel in tunnels.filter(|tunnel| tunnel.config.remote == wanted) {
-            tunnel.failure = Some(format!("{text} ({remote})"));
-        }
+    }
+
+    /// The next failure for the log of whoever runs the node.
+    pub fn poll_failure(&mut self) -> Option<Failed> {
+        self.failures.poll()
     }
 }
 

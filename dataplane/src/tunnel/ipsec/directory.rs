@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::id::{TunnelId, WorkerId};
+use crate::id::{TunnelId, VnetId, WorkerId};
 use crate::packet::{Carrier, Way};
 use crate::wire::esp::{Datagram, Header, Spi};
 
@@ -24,6 +24,7 @@ pub(super) struct Directory {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    vnet: VnetId,
     remote: Option<IpAddr>,
     spi: Option<Spi>,
 }
@@ -36,7 +37,12 @@ impl Directory {
     }
 
     /// Notes a tunnel, in place of what it was.
-    pub(super) fn enter(&mut self, tunnel: TunnelId, config: &Config, owner: WorkerId) {
+    pub(super) fn enter(
+        &mut self,
+        (tunnel, vnet): (TunnelId, VnetId),
+        config: &Config,
+        owner: WorkerId,
+    ) {
         self.leave(tunnel);
         let spi = match &config.keying {
             Keying::Static(keys) => Some(Spi(keys.spi_in)),
@@ -50,7 +56,7 @@ impl Directory {
         if let Some(spi) = spi {
             self.spis.insert(spi.0, (owner, tunnel));
         }
-        self.entries.insert(tunnel, Entry { remote, spi });
+        self.entries.insert(tunnel, Entry { vnet, remote, spi });
     }
 
     /// Forgets a tunnel.
@@ -69,6 +75,15 @@ impl Directory {
         if let Some(spi) = entry.spi {
             self.spis.remove(&spi.0);
         }
+    }
+
+    /// The only vnet that somebody at this address can mean: every tunnel whose peer may be there is in
+    /// it. `None` when there are several, or none.
+    pub(super) fn only_vnet(&self, remote: IpAddr) -> Option<VnetId> {
+        let may_be_there = |entry: &&Entry| entry.remote.is_none_or(|known| known == remote);
+        let mut vnets = self.entries.values().filter(may_be_there);
+        let first = vnets.next()?.vnet;
+        vnets.all(|entry| entry.vnet == first).then_some(first)
     }
 
     /// The worker that a datagram is for; `None` when it names nobody. The kernel steers by the same

@@ -15,6 +15,7 @@ pub mod cipher;
 mod config;
 mod device;
 mod directory;
+mod failures;
 pub mod ike;
 pub mod lifetime;
 mod outgoing;
@@ -28,6 +29,7 @@ pub mod window;
 
 pub use config::{Config, Encapsulation, IkeKeying, Keying, PutError, StaticKeying};
 pub use device::{Device, Slot, TUNNELS_MAX};
+pub use failures::Failed;
 pub use status::{ChildStatus, IkeStatus, Status};
 
 /// Why an SA did not take a packet.

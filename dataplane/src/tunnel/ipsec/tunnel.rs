@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::id::TunnelId;
+use crate::id::{TunnelId, VnetId};
 use crate::packet::{Carrier, Way};
 use crate::wire::esp::Spi;
 
@@ -16,6 +16,7 @@ use super::sa::Outbound;
 #[derive(Debug)]
 pub(super) struct Tunnel {
     pub(super) id: TunnelId,
+    pub(super) vnet: VnetId,
     pub(super) config: Config,
     /// Those that packets go out by first, the newest of them first.
     pub(super) children: Vec<Child>,

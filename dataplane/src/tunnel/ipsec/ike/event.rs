@@ -156,6 +156,20 @@ pub enum Failure {
     Exhausted,
 }
 
+impl Failure {
+    /// What may be shown on a tunnel whose peer this may have been: nothing that somebody said who may
+    /// be another tunnel's.
+    #[must_use]
+    pub fn of_nobody(&self) -> String {
+        if matches!(self, Self::UnknownPeer { .. }) {
+            return "a peer came from where this tunnel's may be, with an identity that no tunnel's peer \
+                    has"
+            .to_owned();
+        }
+        self.to_string()
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

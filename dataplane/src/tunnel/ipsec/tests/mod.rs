@@ -2,6 +2,7 @@
 
 mod device;
 mod discard;
+mod failures;
 mod vectors;
 
 use std::time::Instant;
