@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# The routing benchmark: TCP and UDP kernel to kernel through each WireGuard and our GRE, on one veth pair each. Sourced by bench.sh.
+# The routing benchmark: TCP and UDP kernel to kernel through each WireGuard, our ESP and our GRE, on one veth pair each. Sourced by bench.sh.
 
 # Name | program at the client's end | at the server's end | as it is called in tables
 ROUTING_TABLE='
 veth      | -                     | -                     | veth without tunnel
 ours      | ours                  | ours                  | portcullis
+esp       | esp                   | esp                   | portcullis, ESP-GCM in UDP
 gre       | gre                   | gre                   | portcullis, GRE
 mixed     | ours                  | wireguard-go-backports | portcullis to wireguard-go 2023
 backports | wireguard-go-backports | wireguard-go-backports | wireguard-go 2023 (backports)
@@ -52,7 +53,7 @@ bench_routing() {
 routing_there() {
   local end
   for end in "$(routing_field "$1" 2)" "$(routing_field "$1" 3)"; do
-    case $end in - | ours | gre) continue ;; esac
+    case $end in - | ours | esp | gre) continue ;; esac
     peer_path "$end" >/dev/null && continue
     say "$(routing_field "$1" 4): testbed/peers.sh $end" >>"$ABSENT"
     note "    $1: $end is absent"
@@ -77,8 +78,8 @@ tunnel_pair() {
     FROM["$name"]=198.18.0.1 TO["$name"]=198.18.0.2 CARRIERS["$name"]=''
     return
   fi
-  if [ "$2" = gre ]; then
-    gre_pair "$name"
+  if [ "$2" = esp ] || [ "$2" = gre ]; then
+    site_pair "$name" "$2"
     return
   fi
   key1=$(wg genkey) key2=$(wg genkey)
@@ -107,29 +108,57 @@ tunnel_pair() {
   fi
 }
 
-# gre_pair NAME: portcullis site at both ends, with a key, as a router of a customer would have it.
-gre_pair() {
-  local name=$1 near=pcb-$1-a far=pcb-$1-b
+# site_pair NAME KIND: portcullis site at both ends, as a router of a customer would have it.
+site_pair() {
+  local name=$1 kind=$2 near=pcb-$1-a far=pcb-$1-b mtu=1464
+  # As much as our WireGuard carries in a packet, for comparison.
+  [ "$kind" = gre ] || mtu=1420
   CARRIERS["$name"]="$near $far" FROM["$name"]=10.9.0.1 TO["$name"]=10.0.0.50
-  gre_end "$near" "pc-bench-$1-a" 198.18.0.1 198.18.0.2 10.9.0.1 10.0.0.50
-  gre_end "$far" "pc-bench-$1-b" 198.18.0.2 198.18.0.1 10.0.0.50 10.9.0.1
+  # The one that answers first: the other's first request finds it.
+  "${kind}_says" 198.18.0.2 198.18.0.1 false | site_end "$far" "pc-bench-$1-b" 10.0.0.50 10.9.0.1 "$mtu"
+  "${kind}_says" 198.18.0.1 198.18.0.2 true | site_end "$near" "pc-bench-$1-a" 10.9.0.1 10.0.0.50 "$mtu"
 }
 
-# gre_end NAME NAMESPACE LOCAL REMOTE ADDRESS FAR_ADDRESS
-gre_end() {
-  ip -n "$2" addr add "$5/32" dev lo
-  cat >"$RUN/$1.toml" <<TOML
+# gre_says LOCAL REMOTE INITIATES
+gre_says() {
+  cat <<TOML
+[gre]
+local = "$1"
+remote = "$2"
+key = 1
+TOML
+}
+
+# esp_says LOCAL REMOTE INITIATES: keys of IKEv2, AES-128-GCM in UDP.
+esp_says() {
+  cat <<TOML
+[ipsec]
+local = "$1"
+remote = "$2"
+local_identity = "$1"
+remote_identity = "$2"
+psk = "a key of both ends"
+initiates = $3
+encapsulation = "udp"
+esp = ["aes128-gcm16"]
+TOML
+}
+
+# site_end NAME NAMESPACE ADDRESS FAR_ADDRESS MTU: standard input is what its tunnel is.
+site_end() {
+  ip -n "$2" addr add "$3/32" dev lo
+  {
+    cat <<TOML
 admin_socket = "$STATE-bench/$1.sock"
 [router]
 tun = "$1"
-address = "$5"
-lan = ["$5/32"]
-[gre]
-local = "$3"
-remote = "$4"
-key = 1
-routes = ["$6/32"]
+mtu = $5
+address = "$3"
+lan = ["$3/32"]
 TOML
+    cat
+    say "routes = [\"$4/32\"]"
+  } >"$RUN/$1.toml"
   start "$1" "$2" "$BIN" site --config "$RUN/$1.toml"
   ready "$1" "$BIN" show tunnels --socket "$STATE-bench/$1.sock"
 }
@@ -173,7 +202,7 @@ carried() {
   local name=$1 edge=pcb-$1-a
   # shellcheck disable=SC2086
   printf '%s' "$(ticks ${CARRIERS[$name]})"
-  [ "$(routing_field "$name" 2)" = ours ] || return 0
+  case $(routing_field "$name" 2) in ours | esp) ;; *) return 0 ;; esac
   "$BIN" show counters --json --socket "$STATE-bench/$edge.sock" |
     jq -r '.router.io | " \(.udp_send_datagrams) \(.udp_sends) \(.udp_recv_datagrams) \(.udp_recvs)"'
 }
