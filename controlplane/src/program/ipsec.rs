@@ -28,6 +28,7 @@ pub(super) fn config(tunnel: &Tunnel, ipsec: &Ipsec) -> Option<ipsec::Config> {
         },
         local_traffic: everything(),
         remote_traffic: everything(),
+        further: Vec::new(),
         times: Times {
             ike: Duration::from_secs(ipsec.ike.lifetime_secs.into()),
             child: Duration::from_secs(ipsec.esp.lifetime_secs.into()),

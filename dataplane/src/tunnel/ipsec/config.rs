@@ -10,7 +10,7 @@ use crate::wire::esp::Spi;
 use crate::wire::ikev2::payload::Selector;
 
 use super::cipher::Transform;
-use super::ike::{self, EspOffer, Identity, IkeOffer, Psk, Times};
+use super::ike::{self, EspOffer, FURTHER_MAX, Identity, IkeOffer, Pair, Psk, Times};
 use super::sad::ClaimError;
 
 /// The port of IKE (RFC 7296 section 2), where a conversation begins.
@@ -65,6 +65,10 @@ pub struct IkeKeying {
     pub local_traffic: Vec<Selector>,
     /// Traffic of the peer's side.
     pub remote_traffic: Vec<Selector>,
+    /// What has a child SA of its own besides; [`FURTHER_MAX`] at most. The peer may begin with any of
+    /// them.
+    #[serde(default)]
+    pub further: Vec<Pair>,
     /// When things are done without being asked.
     pub times: Times,
 }
@@ -142,6 +146,9 @@ pub enum PutError {
         /// What it takes.
         wanted: usize,
     },
+    /// More child SAs than there can be.
+    #[error("{0} child SAs: give {max} at most", max = FURTHER_MAX + 1)]
+    TooManyChildren(usize),
     /// Two peers with one name.
     #[error("{0} has a peer with the same identity: give one of them another")]
     IdentityTaken(TunnelId),
@@ -205,7 +212,18 @@ impl IkeKeying {
             ("esp.esn", self.esp.esn.is_empty()),
             ("local_traffic", self.local_traffic.is_empty()),
             ("remote_traffic", self.remote_traffic.is_empty()),
+            (
+                "further.local",
+                self.further.iter().any(|pair| pair.local.is_empty()),
+            ),
+            (
+                "further.remote",
+                self.further.iter().any(|pair| pair.remote.is_empty()),
+            ),
         ];
+        if self.further.len() > FURTHER_MAX {
+            return Err(PutError::TooManyChildren(self.further.len() + 1));
+        }
         match lists.iter().find(|(_, is_empty)| *is_empty) {
             Some((name, _)) => Err(PutError::Empty(name)),
             None => Ok(()),
@@ -231,6 +249,7 @@ impl IkeKeying {
             esp: self.esp.clone(),
             local_ts: self.local_traffic.clone(),
             remote_ts: self.remote_traffic.clone(),
+            further: self.further.clone(),
             times: self.times,
         })
     }

@@ -343,6 +343,16 @@ impl Chain {
         Self::default()
     }
 
+    /// Bytes that need be no payloads, as a peer may send them.
+    #[cfg(test)]
+    pub(crate) fn raw(first: u8, bytes: Vec<u8>) -> Self {
+        Self {
+            first,
+            bytes,
+            last: None,
+        }
+    }
+
     /// The kind of the first payload.
     #[must_use]
     pub fn first(&self) -> u8 {

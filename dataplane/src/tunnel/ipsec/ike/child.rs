@@ -1,6 +1,6 @@
 //! Child SAs: the first one, and rekeys (CREATE_CHILD_SA), in both roles and at once.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::tunnel::ipsec::lifetime::{Lifetime, Limits};
 use crate::tunnel::ipsec::sa::{Inbound, Keys as SaKeys};
@@ -9,7 +9,7 @@ use crate::wire::ikev2::Exchange;
 use crate::wire::ikev2::payload::{Chain, Notify, Payload, Selector};
 use crate::wire::ikev2::proposal::Protocol;
 
-use super::config::Config;
+use super::config::{Config, Pair};
 use super::context::Context;
 use super::dh::{Group, Private};
 use super::event::{ChildUp, Event, Failure};
@@ -20,10 +20,13 @@ use super::selector;
 use super::stage::{Child, Offer, Stage, Task, What};
 use super::suite::{self, EspSuite};
 
-/// What a rekey of ours asked.
+/// What a request of ours for a child asked.
 #[derive(Debug)]
 pub(super) struct Asked {
-    old: Spi,
+    /// The child that it is to replace; `None` for another one.
+    old: Option<Spi>,
+    /// Which of [`Config::pairs`] it carries.
+    pair: usize,
     spi_in: Spi,
     offer: Offer,
     /// The peer's rekey of the same child, which came while ours was under way.
@@ -39,6 +42,7 @@ struct Rival {
 /// What both sides agreed on about a child.
 struct Agreed {
     suite: EspSuite,
+    pair: usize,
     spi_in: Spi,
     spi_out: Spi,
     local_ts: Vec<Selector>,
@@ -47,6 +51,9 @@ struct Agreed {
     is_ours: bool,
     sends: bool,
 }
+
+/// When a child that the peer did not want, or took away, is asked for again.
+const ANOTHER_AFTER: Duration = Duration::from_secs(30);
 
 /// An error to answer with.
 type Refused = (u16, Vec<u8>);
@@ -78,12 +85,19 @@ fn accept(
         );
         return Err((notify::NO_PROPOSAL_CHOSEN, Vec::new()));
     };
-    let remote_ts = selector::narrow(ts_i, &config.remote_ts);
-    let local_ts = selector::narrow(ts_r, &config.local_ts);
-    if remote_ts.is_empty() || local_ts.is_empty() {
+    let narrowed = config
+        .pairs()
+        .enumerate()
+        .find_map(|(pair, (ours, theirs))| {
+            let remote_ts = selector::narrow(ts_i, theirs);
+            let local_ts = selector::narrow(ts_r, ours);
+            let is_something = !remote_ts.is_empty() && !local_ts.is_empty();
+            is_something.then_some((pair, local_ts, remote_ts))
+        });
+    let Some((pair, local_ts, remote_ts)) = narrowed else {
         fail(sa, context, Failure::NoTraffic);
         return Err((notify::TS_UNACCEPTABLE, Vec::new()));
-    }
+    };
     let (shared, public) = exchange(context, suite, parts.ke)?;
     let spi_in = context
         .sad
@@ -104,6 +118,7 @@ fn accept(
     chain.push(&Payload::TsR(local_ts.clone()));
     let agreed = Agreed {
         suite,
+        pair,
         spi_in,
         spi_out: spi_of(&proposal.spi),
         local_ts,
@@ -178,7 +193,7 @@ fn install(
     let lifetime = Lifetime {
         hard: Limits {
             // Time for all retries of a rekey, and of one more.
-            time: times.child + times.child / 10 + std::time::Duration::from_secs(180),
+            time: times.child + times.child / 10 + Duration::from_secs(180),
             ..Lifetime::default().hard
         },
         ..Lifetime::default()
@@ -204,6 +219,7 @@ fn install(
     let rekey_at = context.jittered(times.child, now);
     let expires_at = now + lifetime.hard.time;
     sa.children.push(Child {
+        pair: agreed.pair,
         spi_in: agreed.spi_in,
         spi_out: agreed.spi_out,
         local_ts: agreed.local_ts,
@@ -255,8 +271,11 @@ pub(super) fn take_first(
     let Some(config) = context.config(sa.tunnel).cloned() else {
         return;
     };
-    match take(&config, parts, payloads, false, spi_in) {
-        Ok(agreed) => install(sa, context, agreed, (nonces, &[]), now),
+    match take(&config, parts, payloads, (0, false), spi_in) {
+        Ok(agreed) => {
+            install(sa, context, agreed, (nonces, &[]), now);
+            (1..=config.further.len()).for_each(|pair| sa.want(Task::NewChild(pair)));
+        }
         Err(failure) => {
             context.sad.remove(spi_in);
             fail(sa, context, failure);
@@ -270,7 +289,7 @@ fn take(
     config: &Config,
     parts: &Parts<'_, '_>,
     payloads: &[Payload<'_>],
-    has_groups: bool,
+    (pair, has_groups): (usize, bool),
     spi_in: Spi,
 ) -> Result<Agreed, Failure> {
     let (Some(proposals), Some(ts_i), Some(ts_r)) = (parts.sa, parts.ts_i, parts.ts_r) else {
@@ -286,14 +305,15 @@ fn take(
     let Some((suite, proposal)) = chosen.filter(|_| proposals.len() == 1) else {
         return Err(Failure::Protocol("it chose what was not offered"));
     };
-    if !selector::is_within(ts_i, &config.local_ts) || !selector::is_within(ts_r, &config.remote_ts)
-    {
+    let (ours, theirs) = config.pairs().nth(pair).unwrap_or_default();
+    if !selector::is_within(ts_i, ours) || !selector::is_within(ts_r, theirs) {
         return Err(Failure::Protocol(
             "its traffic selectors are wider than ours",
         ));
     }
     Ok(Agreed {
         suite,
+        pair,
         spi_in,
         spi_out: spi_of(&proposal.spi),
         local_ts: ts_i.to_vec(),
@@ -312,12 +332,37 @@ pub(super) fn ask(sa: &mut Sa, context: &mut Context, old: Spi, now: Instant) {
     else {
         return;
     };
-    let (local_ts, remote_ts) = (child.local_ts.clone(), child.remote_ts.clone());
+    let traffic = Pair {
+        local: child.local_ts.clone(),
+        remote: child.remote_ts.clone(),
+    };
+    let pair = child.pair;
+    ask_for(sa, context, (Some(old), pair), traffic, now);
+}
+
+/// Asks for a child beside the others, unless there is one of the pair.
+pub(super) fn ask_another(sa: &mut Sa, context: &mut Context, pair: usize, now: Instant) {
+    let is_there = sa.children.iter().any(|child| child.pair == pair);
+    let config = context.config(sa.tunnel);
+    let traffic = config.and_then(|config| config.pairs().nth(pair));
+    if let (Some((local, remote)), false) = (traffic, is_there) {
+        let (local, remote) = (local.to_vec(), remote.to_vec());
+        ask_for(sa, context, (None, pair), Pair { local, remote }, now);
+    }
+}
+
+fn ask_for(
+    sa: &mut Sa,
+    context: &mut Context,
+    (old, pair): (Option<Spi>, usize),
+    traffic: Pair,
+    now: Instant,
+) {
     let Some(config) = context.config(sa.tunnel).cloned() else {
         return;
     };
     let Ok(spi_in) = context.sad.reserve() else {
-        return postpone(sa, context, old, now);
+        return postpone(sa, context, (old, pair), now);
     };
     let group = sa
         .child_group
@@ -325,12 +370,14 @@ pub(super) fn ask(sa: &mut Sa, context: &mut Context, old: Spi, now: Instant) {
     let private = group.and_then(|group| Private::generate(group, context.random()));
     let nonce = context.nonce();
     let mut chain = Chain::new();
-    chain.push(&Payload::Notify(Notify {
-        protocol: Protocol::ESP,
-        spi: &old.0.to_be_bytes(),
-        kind: notify::REKEY_SA,
-        data: &[],
-    }));
+    if let Some(old) = old {
+        chain.push(&Payload::Notify(Notify {
+            protocol: Protocol::ESP,
+            spi: &old.0.to_be_bytes(),
+            kind: notify::REKEY_SA,
+            data: &[],
+        }));
+    }
     let offer = suite::offer_esp(&config.esp, true, &spi_in.0.to_be_bytes());
     chain.push(&Payload::Sa(offer));
     chain.push(&Payload::Nonce(&nonce));
@@ -340,10 +387,11 @@ pub(super) fn ask(sa: &mut Sa, context: &mut Context, old: Spi, now: Instant) {
             data: private.public(),
         });
     }
-    chain.push(&Payload::TsI(local_ts));
-    chain.push(&Payload::TsR(remote_ts));
+    chain.push(&Payload::TsI(traffic.local));
+    chain.push(&Payload::TsR(traffic.remote));
     let asked = Asked {
         old,
+        pair,
         spi_in,
         offer: Offer { nonce, private },
         rival: None,
@@ -352,8 +400,11 @@ pub(super) fn ask(sa: &mut Sa, context: &mut Context, old: Spi, now: Instant) {
     sa.ask(context, Exchange::CREATE_CHILD_SA, &chain, what, now);
 }
 
-/// A rekey that cannot be had is tried again a little later.
-fn postpone(sa: &mut Sa, context: &mut Context, old: Spi, now: Instant) {
+/// A child that cannot be had is tried again a little later.
+fn postpone(sa: &mut Sa, context: &mut Context, (old, pair): (Option<Spi>, usize), now: Instant) {
+    let Some(old) = old else {
+        return sa.miss(pair, context.jittered(ANOTHER_AFTER, now));
+    };
     let at = context.jittered(super::rekey::AGAIN_AFTER, now);
     if let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == old) {
         child.rekey_at = at;
@@ -373,20 +424,22 @@ pub(super) fn response(
         return;
     };
     let group = asked.offer.private.as_ref().map(Private::group);
-    let taken = take(&config, &parts, payloads, true, asked.spi_in).and_then(|agreed| {
-        let nonce = parts.nonce.map(<[u8]>::to_vec);
-        let shared = secret(agreed.suite, asked.offer.private, parts.ke);
-        let failure = Failure::Protocol("its answer lacks a nonce or a public value");
-        let (shared, nonce) = shared.zip(nonce).ok_or(failure)?;
-        Ok((agreed, shared, nonce))
-    });
+    let (pair, has_groups) = (asked.pair, true);
+    let taken =
+        take(&config, &parts, payloads, (pair, has_groups), asked.spi_in).and_then(|agreed| {
+            let nonce = parts.nonce.map(<[u8]>::to_vec);
+            let shared = secret(agreed.suite, asked.offer.private, parts.ke);
+            let failure = Failure::Protocol("its answer lacks a nonce or a public value");
+            let (shared, nonce) = shared.zip(nonce).ok_or(failure)?;
+            Ok((agreed, shared, nonce))
+        });
     let (mut agreed, shared, nonce) = match taken {
         Ok(taken) => taken,
         Err(failure) => {
             context.sad.remove(asked.spi_in);
             if let Some(wanted) = other_group(&config, payloads).filter(|g| Some(*g) != group) {
                 sa.child_group = Some(wanted);
-                return sa.want(Task::RekeyChild(asked.old));
+                return sa.want(asked.old.map_or(Task::NewChild(pair), Task::RekeyChild));
             }
             let is_passing = matches!(
                 failure,
@@ -395,7 +448,7 @@ pub(super) fn response(
             if !is_passing {
                 fail(sa, context, failure);
             }
-            return postpone(sa, context, asked.old, now);
+            return postpone(sa, context, (asked.old, pair), now);
         }
     };
     let nonces = Nonces {
@@ -413,13 +466,14 @@ pub(super) fn response(
     let old = sa
         .children
         .iter_mut()
-        .find(|child| child.spi_in == asked.old);
+        .find(|child| Some(child.spi_in) == asked.old);
     match (is_lost, asked.rival) {
         (true, Some(_)) => inform_soon(sa, asked.spi_in),
         (_, _) => {
             if let Some(old) = old {
                 old.successor = Some(asked.spi_in);
-                inform_soon(sa, asked.old);
+                let old = old.spi_in;
+                inform_soon(sa, old);
             }
         }
     }
@@ -484,7 +538,7 @@ pub(super) fn request(sa: &mut Sa, context: &mut Context, payloads: &[Payload<'_
         return;
     };
     if let Some(What::RekeyChild(asked)) = sa.asks_mut()
-        && asked.old == old
+        && asked.old == Some(old)
     {
         asked.rival = Some(Rival { nonces });
     }
@@ -520,6 +574,15 @@ pub(super) fn remove(sa: &mut Sa, context: &mut Context, spi_in: Spi, now: Insta
         context.event(Event::Send { tunnel, spi_in });
     }
     context.drain(sa.tunnel, spi_in, now);
+    // One of several that the peer took away is asked for again by who asked for it; the last one takes
+    // the IKE SA along.
+    let is_replaced = sa.children.iter().any(|other| other.pair == child.pair);
+    let initiates = context
+        .config(sa.tunnel)
+        .is_some_and(|config| config.initiates);
+    if initiates && !is_replaced && !sa.children.is_empty() {
+        postpone(sa, context, (None, child.pair), now);
+    }
 }
 
 impl Asked {

@@ -205,11 +205,33 @@ pub struct Config {
     pub local_ts: Vec<Selector>,
     /// Traffic of the peer's side.
     pub remote_ts: Vec<Selector>,
+    /// What has a child SA of its own besides.
+    pub further: Vec<Pair>,
     /// When things are done.
     pub times: Times,
 }
 
+/// What one child SA carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Traffic of our side.
+    pub local: Vec<Selector>,
+    /// Traffic of the peer's side.
+    pub remote: Vec<Selector>,
+}
+
+/// Child SAs of a tunnel besides the first one. With their successors they are fewer than the SAs that an
+/// IKE SA may have.
+pub const FURTHER_MAX: usize = 31;
+
 impl Config {
+    /// What each child carries: of our side, and of the peer's. The first one comes with the IKE SA.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&[Selector], &[Selector])> {
+        let further = self.further.iter();
+        let further = further.map(|pair| (&pair.local[..], &pair.remote[..]));
+        std::iter::once((&self.local_ts[..], &self.remote_ts[..])).chain(further)
+    }
+
     /// Everybody that the peer may be.
     pub(super) fn identities(&self) -> impl Iterator<Item = &Identity> {
         std::iter::once(&self.remote_id).chain(&self.other_ids)

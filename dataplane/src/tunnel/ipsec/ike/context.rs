@@ -110,6 +110,12 @@ impl Context {
         now + after - after * u32::from(byte[0]) / 2560
     }
 
+    /// Sends the NAT before us a byte that says nothing (RFC 3948 section 2.3).
+    pub(super) fn keep_alive(&mut self, path: Path) {
+        let bytes = vec![0xff];
+        self.out.push_back(Transmit { path, bytes });
+    }
+
     pub(super) fn transmit(&mut self, path: Path, datagrams: &[Vec<u8>]) {
         for datagram in datagrams {
             let marker: &[u8] = if path.local.port() == PORT {

@@ -19,6 +19,8 @@ use super::event::{Event, Failure, Path, Transmit};
 use super::init;
 use super::notify::{self, Parts};
 use super::sa::Sa;
+#[cfg(test)]
+use super::stage::What;
 use super::stage::{Stage, Task};
 use super::suite::IkeSuite;
 
@@ -328,6 +330,11 @@ impl Endpoint {
         self.want(tunnel, Task::RekeyChild(spi_in), now);
     }
 
+    /// Deletes a child.
+    pub fn delete_child(&mut self, tunnel: TunnelId, spi_in: Spi, now: Instant) {
+        self.want(tunnel, Task::DeleteChild(spi_in), now);
+    }
+
     /// Rekeys the IKE SA of a tunnel.
     pub fn rekey_ike(&mut self, tunnel: TunnelId, now: Instant) {
         self.want(tunnel, Task::RekeyIke, now);
@@ -381,6 +388,29 @@ impl Endpoint {
             }
         }
         self.settle(now);
+    }
+
+    /// Says anything to a peer that is up; it is sealed as it should be.
+    #[cfg(test)]
+    pub(super) fn say(
+        &mut self,
+        tunnel: TunnelId,
+        exchange: Exchange,
+        chain: &Chain,
+        now: Instant,
+    ) {
+        let mut ups = self.sas.values_mut().filter(|sa| sa.tunnel == Some(tunnel));
+        let up = ups.find(|sa| matches!(sa.stage, Stage::Up) && sa.asks().is_none());
+        if let Some(sa) = up {
+            sa.ask(&mut self.context, exchange, chain, What::Dpd, now);
+        }
+    }
+
+    /// Peers that have not said who they are.
+    #[cfg(test)]
+    pub(super) fn half_open_count(&self) -> usize {
+        assert!(self.sas.len() >= self.half_open.len());
+        self.half_open.len()
     }
 
     /// The IKE SAs of a tunnel that are up.

@@ -123,6 +123,7 @@ fn learn(sa: &mut Sa, header: Header, payloads: &[Payload<'_>], forces_udp: bool
     sa.is_peer_behind_nat = is_aware && !sources.any(|n| n.data == seen(sa.path.remote));
     let destination = notify::find(payloads, notify::NAT_DETECTION_DESTINATION_IP);
     let are_we = destination.is_some_and(|n| n.data != seen(sa.path.local));
+    sa.are_we_behind_nat = are_we;
     sa.is_in_udp = sa.is_peer_behind_nat || are_we || (is_aware && forces_udp);
     sa.can_fragment = notify::find(payloads, notify::FRAGMENTATION_SUPPORTED).is_some();
 }

@@ -36,7 +36,7 @@ mod suite;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, EspOffer, Identity, IkeOffer, Psk, Times, everything};
+pub use config::{Config, EspOffer, FURTHER_MAX, Identity, IkeOffer, Pair, Psk, Times, everything};
 pub use context::Random;
 pub use endpoint::{COOKIES_FROM, Counters, Endpoint, HALF_OPEN_MAX, Status};
 pub use event::{ChildUp, Event, Failure, Path, Transmit};

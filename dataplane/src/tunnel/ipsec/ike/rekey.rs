@@ -146,7 +146,7 @@ fn hand_over(sa: &mut Sa, mut successor: Sa, context: &mut Context, now: Instant
     successor.children = std::mem::take(&mut sa.children);
     for task in sa.take_tasks() {
         match task {
-            Task::RekeyChild(_) | Task::DeleteChild(_) => successor.want(task),
+            Task::NewChild(_) | Task::RekeyChild(_) | Task::DeleteChild(_) => successor.want(task),
             Task::RekeyIke | Task::DeleteIke | Task::Dpd => {}
         }
     }

@@ -8,12 +8,12 @@ use crate::wire::ikev2::payload::{self, Chain};
 use crate::wire::ikev2::proposal::Protocol;
 use crate::wire::ikev2::{Exchange, Header, Malformed};
 
-use super::context::Context;
+use super::context::{Context, PORT_SHARED};
 use super::dh::Group;
 use super::event::{Event, Failure, Path};
 use super::keys::{Keys, Nonces};
 use super::notify::Parts;
-use super::sealed::{self, Assembly};
+use super::sealed::{self, Assembly, MESSAGE_LEN_MAX, STRANGERS_LEN_MAX};
 use super::stage::{Child, Stage, Task, What};
 use super::suite::IkeSuite;
 use super::{auth, child, inform, notify, rekey};
@@ -24,6 +24,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const TRIES_MAX: u32 = 6;
 /// How long a responder waits for a peer to say who it is, and an old SA for its deletion.
 pub(super) const HALF_OPEN: Duration = Duration::from_secs(30);
+/// How often a NAT hears from us (RFC 3948 section 4).
+const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Child SAs of an IKE SA, as the original product has it.
 pub(super) const CHILDREN_MAX: usize = 100;
 /// Things that wait for their turn: every child can be rekeyed and deleted once.
@@ -49,6 +51,7 @@ pub(super) struct Sa {
     pub(super) path: Path,
     pub(super) is_in_udp: bool,
     pub(super) is_peer_behind_nat: bool,
+    pub(super) are_we_behind_nat: bool,
     pub(super) can_fragment: bool,
     pub(super) stage: Stage,
     pub(super) suite: Option<IkeSuite>,
@@ -60,6 +63,8 @@ pub(super) struct Sa {
     pub(super) child_group: Option<Group>,
     /// The IKE SA that the peer made while we were making one.
     pub(super) rival: Option<rekey::Rival>,
+    /// When the NAT heard from us last for its own sake.
+    kept_alive_at: Instant,
     iv_next: u64,
     request_next: u32,
     expected: u32,
@@ -68,6 +73,8 @@ pub(super) struct Sa {
     requests: Assembly,
     responses: Assembly,
     tasks: VecDeque<Task>,
+    /// Pairs that have no child, and when it is asked for again.
+    missing: Vec<(usize, Instant)>,
 }
 
 impl Sa {
@@ -80,6 +87,7 @@ impl Sa {
             path,
             is_in_udp: false,
             is_peer_behind_nat: false,
+            are_we_behind_nat: false,
             can_fragment: false,
             stage: Stage::Dead,
             suite: None,
@@ -89,6 +97,7 @@ impl Sa {
             rekey_at: now,
             child_group: None,
             rival: None,
+            kept_alive_at: now,
             iv_next: 0,
             request_next: 0,
             expected: 0,
@@ -97,6 +106,7 @@ impl Sa {
             requests: Assembly::default(),
             responses: Assembly::default(),
             tasks: VecDeque::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -220,6 +230,13 @@ impl Sa {
         }
     }
 
+    /// Notes that a pair has no child: it is asked for again at that time.
+    pub(super) fn miss(&mut self, pair: usize, at: Instant) {
+        if !self.missing.iter().any(|(other, _)| *other == pair) {
+            self.missing.push((pair, at));
+        }
+    }
+
     /// Takes a message that was found to be for this SA, of an exchange after the first.
     pub(super) fn handle(
         &mut self,
@@ -255,7 +272,7 @@ impl Sa {
             {
                 return;
             }
-            if let Ok(Some((first, plain))) = self.responses.add(id, opened) {
+            if let Ok(Some((first, plain))) = self.responses.add(id, opened, MESSAGE_LEN_MAX) {
                 self.handle_response(context, header.exchange, (first, &plain), now);
             }
         } else if id.wrapping_add(1) == self.expected {
@@ -264,7 +281,7 @@ impl Sa {
                 self.answer_again(context);
             }
         } else if id == self.expected
-            && let Ok(Some((first, plain))) = self.requests.add(id, opened)
+            && let Ok(Some((first, plain))) = self.requests.add(id, opened, self.request_len_max())
         {
             self.expected += 1;
             self.handle_request(context, header.exchange, (first, &plain), now);
@@ -384,6 +401,16 @@ impl Sa {
         self.advance(context, now);
     }
 
+    /// How long a request may be that comes in pieces.
+    fn request_len_max(&self) -> usize {
+        match self.stage {
+            Stage::Answered(..) => STRANGERS_LEN_MAX,
+            Stage::Init(_) | Stage::Auth(..) | Stage::Up | Stage::Replaced(_) | Stage::Dead => {
+                MESSAGE_LEN_MAX
+            }
+        }
+    }
+
     /// The answer to the first request came.
     pub(super) fn settle(&mut self) {
         self.outstanding = None;
@@ -397,6 +424,7 @@ impl Sa {
             };
             let is_up = matches!(self.stage, Stage::Up);
             match task {
+                Task::NewChild(pair) if is_up => child::ask_another(self, context, pair, now),
                 Task::RekeyChild(spi_in) if is_up => child::ask(self, context, spi_in, now),
                 Task::RekeyIke if is_up => rekey::ask(self, context, now),
                 Task::DeleteChild(spi_in) if is_up => {
@@ -410,7 +438,8 @@ impl Sa {
                     What::Dpd,
                     now,
                 ),
-                Task::RekeyChild(_) | Task::RekeyIke | Task::DeleteChild(_) => {}
+                Task::NewChild(_) | Task::RekeyChild(_) | Task::RekeyIke | Task::DeleteChild(_) => {
+                }
             }
         }
     }
@@ -460,10 +489,24 @@ impl Sa {
             .config(self.tunnel)
             .map(|config| self.heard_at + config.times.dpd);
         let rekey_at = self.children.iter().filter_map(Child::due_at).min();
-        [Some(self.rekey_at), dpd_at, rekey_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let missing_at = self.missing.iter().map(|(_, at)| *at).min();
+        let keepalive_at = self.keepalive_at();
+        [
+            Some(self.rekey_at),
+            dpd_at,
+            rekey_at,
+            missing_at,
+            keepalive_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When our NAT is to hear from us, so that it keeps our address for the peer.
+    fn keepalive_at(&self) -> Option<Instant> {
+        let is_shared = self.path.local.port() == PORT_SHARED;
+        (self.are_we_behind_nat && is_shared).then_some(self.kept_alive_at + KEEPALIVE)
     }
 
     /// Does what is due.
@@ -490,13 +533,20 @@ impl Sa {
         if !matches!(self.stage, Stage::Up) {
             return;
         }
+        if self.keepalive_at().is_some_and(|at| now >= at) {
+            self.kept_alive_at = now;
+            context.keep_alive(self.path);
+        }
         if now >= self.rekey_at {
             self.want(Task::RekeyIke);
         }
+        let missing = self.missing.extract_if(.., |(_, at)| now >= *at);
+        let missing = missing.map(|(pair, _)| Task::NewChild(pair));
         let due: Vec<Task> = self
             .children
             .iter()
             .filter_map(|child| child.due(now))
+            .chain(missing)
             .collect();
         for task in due {
             self.want(task);
@@ -510,7 +560,10 @@ impl Sa {
 
     /// The tasks that a successor has to do.
     pub(super) fn take_tasks(&mut self) -> VecDeque<Task> {
-        std::mem::take(&mut self.tasks)
+        let mut tasks = std::mem::take(&mut self.tasks);
+        let missing = std::mem::take(&mut self.missing).into_iter();
+        tasks.extend(missing.map(|(pair, _)| Task::NewChild(pair)));
+        tasks
     }
 
     /// Becomes the successor of an SA: its keys, in its place, with its first message numbers.
@@ -527,6 +580,7 @@ impl Sa {
         self.tunnel = old.tunnel;
         self.is_in_udp = old.is_in_udp;
         self.is_peer_behind_nat = old.is_peer_behind_nat;
+        self.are_we_behind_nat = old.are_we_behind_nat;
         self.can_fragment = old.can_fragment;
         self.stage = Stage::Up;
     }

@@ -11,7 +11,10 @@ pub(super) const FRAGMENTS_MAX: u16 = 64;
 /// least MTU of 1280 (RFC 7383 section 2.5.1).
 const DATAGRAM_LEN_MAX: usize = 1216;
 /// Most bytes of a message that are put together.
-const MESSAGE_LEN_MAX: usize = 65_535;
+pub(super) const MESSAGE_LEN_MAX: usize = 65_535;
+/// Fragments of somebody who has not said who he is: with a key that both know that takes a few hundred
+/// bytes, and [`super::HALF_OPEN_MAX`] of them may have sent as much.
+pub(super) const STRANGERS_LEN_MAX: usize = 16 << 10;
 
 /// Bytes of fragment number and total.
 const FRAGMENT_LEN: usize = 4;
@@ -141,6 +144,8 @@ pub(super) fn open(cipher: &Cipher, message: &[u8]) -> Option<Opened> {
 pub(super) struct Assembly {
     message_id: u32,
     first: u8,
+    /// Bytes of the parts that are here.
+    len: usize,
     parts: Vec<Option<Vec<u8>>>,
 }
 
@@ -148,11 +153,12 @@ impl Assembly {
     /// Adds what was opened. The first kind and the payloads, once all is there.
     ///
     /// # Errors
-    /// [`Malformed::TooMany`] when the parts are longer than a message can be.
+    /// [`Malformed::TooMany`] when the parts are longer than `len_max`; they are forgotten.
     pub(super) fn add(
         &mut self,
         message_id: u32,
         opened: Opened,
+        len_max: usize,
     ) -> Result<Option<(u8, Vec<u8>)>, Malformed> {
         let Some((at, total)) = opened.fragment else {
             return Ok(Some((opened.first, opened.plain)));
@@ -162,6 +168,7 @@ impl Assembly {
         if self.message_id != message_id || total > self.parts.len() {
             self.message_id = message_id;
             self.parts = vec![None; total];
+            self.len = 0;
         }
         if total < self.parts.len() {
             return Ok(None);
@@ -169,15 +176,18 @@ impl Assembly {
         if at == 1 {
             self.first = opened.first;
         }
-        self.parts[usize::from(at) - 1] = Some(opened.plain);
+        self.len += opened.plain.len();
+        let before = self.parts[usize::from(at) - 1].replace(opened.plain);
+        self.len -= before.map_or(0, |before| before.len());
+        if self.len > len_max {
+            (self.parts, self.len) = (Vec::new(), 0);
+            return Err(Malformed::TooMany);
+        }
         if !self.parts.iter().all(Option::is_some) {
             return Ok(None);
         }
         let parts = std::mem::take(&mut self.parts);
         let whole: Vec<u8> = parts.into_iter().flatten().flatten().collect();
-        if whole.len() > MESSAGE_LEN_MAX {
-            return Err(Malformed::TooMany);
-        }
         Ok(Some((self.first, whole)))
     }
 }
@@ -200,6 +210,39 @@ mod tests {
             is_response: false,
             message_id: 1,
         }
+    }
+
+    fn part(fragment: (u16, u16), byte: u8) -> Opened {
+        Opened {
+            first: kind::VENDOR,
+            fragment: Some(fragment),
+            plain: vec![byte],
+        }
+    }
+
+    // RFC 7383 section 2.6.
+    #[test]
+    fn fragments_of_a_wrong_number_or_an_older_cut_are_discarded() {
+        let cipher = Cipher::new(Transform::Aes128Gcm16, &[7; 20]).unwrap();
+        for (at, total, is_sound) in [(1, 1, true), (0, 2, false), (3, 2, false), (1, 65, false)] {
+            let sealed = seal_one(&cipher, header(), 0, Some((at, total)), &[1], &mut 0);
+            assert_eq!(
+                open(&cipher, &sealed).is_some(),
+                is_sound,
+                "{at} of {total}"
+            );
+        }
+        let mut assembly = Assembly::default();
+        let mut add = |fragment, byte| {
+            let added = assembly.add(1, part(fragment, byte), MESSAGE_LEN_MAX);
+            added.unwrap().map(|(_, whole)| whole)
+        };
+        assert_eq!(add((1, 2), 1), None);
+        // The sender cuts smaller: what came before is forgotten, and what comes late of it discarded.
+        assert_eq!(add((1, 3), 2), None);
+        assert_eq!(add((2, 2), 1), None);
+        assert_eq!(add((2, 3), 3), None);
+        assert_eq!(add((3, 3), 4), Some(vec![2, 3, 4]));
     }
 
     proptest! {
@@ -228,10 +271,28 @@ mod tests {
             let mut whole = None;
             for datagram in &datagrams {
                 let opened = open(&cipher, datagram).unwrap();
-                let added = assembly.add(1, opened).unwrap();
+                let added = assembly.add(1, opened, MESSAGE_LEN_MAX).unwrap();
                 whole = whole.or(added);
             }
             prop_assert_eq!(whole, Some((kind::VENDOR, chain.bytes().to_vec())));
+        }
+
+        #[test]
+        fn fragments_beyond_a_message_are_forgotten_and_take_no_more_than_one(
+            parts in prop::collection::vec((1_u16..=64, 0_usize..3000), 1..200),
+        ) {
+            let mut assembly = Assembly::default();
+            for (at, len) in parts {
+                let opened = Opened {
+                    first: kind::VENDOR,
+                    fragment: Some((at, 64)),
+                    plain: vec![7; len],
+                };
+                let is_added = assembly.add(1, opened, STRANGERS_LEN_MAX).is_ok();
+                let held: usize = assembly.parts.iter().flatten().map(Vec::len).sum();
+                prop_assert_eq!(held, assembly.len);
+                prop_assert!(held <= STRANGERS_LEN_MAX && (is_added || held == 0));
+            }
         }
 
         #[test]

@@ -11,6 +11,8 @@ use super::{auth, child, init, rekey};
 /// Something to ask of the peer when no other request is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
+    /// The child of a pair of the config.
+    NewChild(usize),
     RekeyChild(Spi),
     DeleteChild(Spi),
     RekeyIke,
@@ -33,6 +35,8 @@ pub(super) enum What {
 /// A child SA.
 #[derive(Clone, Debug)]
 pub(super) struct Child {
+    /// Which pair of the config it carries.
+    pub(super) pair: usize,
     pub(super) spi_in: Spi,
     pub(super) spi_out: Spi,
     pub(super) local_ts: Vec<Selector>,

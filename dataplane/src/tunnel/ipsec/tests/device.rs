@@ -34,6 +34,7 @@ pub(super) fn ike(at: usize) -> IkeKeying {
         esp: EspOffer::default(),
         local_traffic: everything(),
         remote_traffic: everything(),
+        further: Vec::new(),
         times: Times::default(),
     }
 }
@@ -92,7 +93,7 @@ impl World {
                     let port = match way.carrier {
                         Carrier::Ike => 500,
                         Carrier::NatT => 4500,
-                        Carrier::Esp | Carrier::WireGuard | Carrier::Gre => 0,
+                        Carrier::Esp | Carrier::WireGuard | Carrier::Gre | Carrier::Echo => 0,
                     };
                     assert_eq!(way.remote.port(), port);
                     let way = Way::udp(way.carrier, to.at, SocketAddr::new(from_at, port));

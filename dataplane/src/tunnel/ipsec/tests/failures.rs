@@ -28,8 +28,8 @@ fn named(name: &str, remote: Option<IpAddr>) -> Config {
     }
 }
 
-fn from_there() -> Option<IpAddr> {
-    Some(address(0, false))
+fn there() -> IpAddr {
+    address(0, false)
 }
 
 /// `peer-0.example` begins; the far side has these tunnels. What each of them shows.
@@ -62,11 +62,11 @@ fn logged(side: &mut Side) -> Vec<Failed> {
 fn a_peer_with_a_name_of_nobody_is_shown_to_no_customer_while_several_may_be_meant() {
     for far in [
         [
-            (VNET, named("a.example", from_there())),
-            (OTHER_VNET, named("b.example", from_there())),
+            (VNET, named("a.example", Some(there()))),
+            (OTHER_VNET, named("b.example", Some(there()))),
         ],
         [
-            (VNET, named("a.example", from_there())),
+            (VNET, named("a.example", Some(there()))),
             (OTHER_VNET, named("b.example", None)),
         ],
         [
@@ -89,7 +89,7 @@ fn a_peer_with_a_name_of_nobody_is_shown_to_no_customer_while_several_may_be_mea
 #[test]
 fn who_alone_can_be_meant_is_shown_that_somebody_came_but_not_what_he_said() {
     let far = [
-        (VNET, named("a.example", from_there())),
+        (VNET, named("a.example", Some(there()))),
         (VNET, named("b.example", None)),
         // Its peer is elsewhere.
         (OTHER_VNET, named("c.example", Some([192, 0, 2, 9].into()))),
@@ -101,14 +101,14 @@ fn who_alone_can_be_meant_is_shown_that_somebody_came_but_not_what_he_said() {
 
 #[test]
 fn tunnels_of_other_workers_may_be_meant_too() {
-    let far = [(VNET, named("a.example", from_there()))];
+    let far = [(VNET, named("a.example", Some(there())))];
     let (mut world, shown) = knock(ike(0), &far);
     assert_eq!(shown, [Some(NOBODY.to_owned())]);
     let Side { device, out, .. } = &mut world.sides[1];
     let other = (TunnelId(90), OTHER_VNET);
-    let config = named("b.example", from_there());
+    let config = named("b.example", Some(there()));
     device.put_elsewhere(other, &config, WorkerId(7)).unwrap();
-    let changed = named("c.example", from_there());
+    let changed = named("c.example", Some(there()));
     let slot = device.put((TunnelId(20), VNET), &changed, world.now, out);
     world.sides[0] = side(&super::device::config(0, false, ike(0)), &mut 2, world.now);
     world.pump();
@@ -121,7 +121,7 @@ fn an_offer_without_anything_in_common_is_shown_to_one_vnet_or_to_nobody() {
     let mut near = ike(0);
     near.ike.ciphers = vec![Transform::Aes256CbcSha256];
     let gcm = |name: &str| {
-        let mut config = named(name, from_there());
+        let mut config = named(name, Some(there()));
         if let crate::tunnel::ipsec::Keying::Ike(ike) = &mut config.keying {
             ike.ike.ciphers = vec![Transform::Aes256Gcm16];
         }
@@ -141,8 +141,8 @@ fn an_offer_without_anything_in_common_is_shown_to_one_vnet_or_to_nobody() {
 #[test]
 fn a_claimed_name_is_shown_on_its_tunnel_alone() {
     let far = [
-        (VNET, named("peer-0.example", from_there())),
-        (VNET, named("b.example", from_there())),
+        (VNET, named("peer-0.example", Some(there()))),
+        (VNET, named("b.example", Some(there()))),
     ];
     let wrong = IkeKeying {
         psk: Psk(b"another".to_vec()),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::tunnel::ipsec::cipher::Transform;
 use crate::tunnel::ipsec::ike::dh::Group;
-use crate::tunnel::ipsec::ike::{Config, Failure, Identity, Prf};
+use crate::tunnel::ipsec::ike::{Config, Failure, Identity, Pair, Prf, Times, everything};
 use crate::wire::ikev2::payload::Selector;
 
 use super::world::{TUNNEL, Weather, World, config};
@@ -97,6 +97,105 @@ fn behind_a_nat_packets_go_in_udp_on_the_shared_port() {
     };
     assert_eq!(without(false), [Some(false), Some(false)]);
     assert_eq!(without(true), [Some(true), Some(true)]);
+}
+
+#[test]
+fn who_is_behind_a_nat_sends_it_a_byte_every_20_seconds_and_nobody_else_does() {
+    let anywhere = Config {
+        remote: None,
+        ..config(1)
+    };
+    let mut world = World::new(11, [Some(config(0)), Some(anywhere)]);
+    world.nat = Some([203, 0, 113, 7].into());
+    // A rekey of the IKE SA changes nothing about that.
+    world.run(Duration::from_secs(5));
+    let now = world.now;
+    world.sides[0].endpoint.rekey_ike(TUNNEL, now);
+    world.run(Duration::from_secs(605));
+    assert!(
+        (28..=31).contains(&world.keepalives[1]),
+        "{:?}",
+        world.keepalives
+    );
+    assert_eq!(world.keepalives[0], 0);
+    assert!(world.is_carrying());
+    let mut world = World::pair(12);
+    world.run(Duration::from_secs(600));
+    assert_eq!(world.keepalives, [0, 0]);
+}
+
+/// All IPv4 traffic from or to a network.
+fn net(second: u8) -> Vec<Selector> {
+    let mut net = everything()[0];
+    net.addresses = ([10, second, 0, 0].into(), [10, second, 255, 255].into());
+    vec![net]
+}
+
+/// Configs with a child for each of three networks of the responder.
+fn of_three(at: usize) -> Config {
+    let pair = |second| match at {
+        0 => (everything(), net(second)),
+        _ => (net(second), everything()),
+    };
+    let (local_ts, remote_ts) = pair(1);
+    let further = [2, 3].map(|second| {
+        let (local, remote) = pair(second);
+        Pair { local, remote }
+    });
+    Config {
+        local_ts,
+        remote_ts,
+        further: further.to_vec(),
+        ..config(at)
+    }
+}
+
+#[test]
+fn an_initiator_asks_for_every_child_and_again_for_one_that_is_gone() {
+    let mut world = World::new(4, [Some(of_three(0)), Some(of_three(1))]);
+    world.settle();
+    let carried = |world: &World, at: usize| {
+        let side = &world.sides[at];
+        let mut nets: Vec<_> = side.traffic.values().cloned().collect();
+        nets.sort_by_key(|(_, remote)| remote[0].addresses);
+        nets
+    };
+    let wanted: Vec<_> = [1, 2, 3].map(|second| (everything(), net(second))).to_vec();
+    assert_eq!(carried(&world, 0), wanted);
+    assert!(world.sides.iter().all(|side| side.live.len() == 3));
+    // All of them are rekeyed, and the IKE SA, and there are three again.
+    world.run(Times::default().child * 3);
+    assert_eq!(carried(&world, 0), wanted);
+    assert!(world.sides.iter().all(|side| side.failures.is_empty()));
+    // The responder takes one away; it comes back, and the others stay.
+    let before = world.sides[1].live.clone();
+    let gone = *before.iter().next().unwrap();
+    let now = world.now;
+    world.sides[1].endpoint.delete_child(TUNNEL, gone, now);
+    world.settle();
+    assert_eq!(world.sides[0].live.len(), 2);
+    world.run(Duration::from_secs(120));
+    assert_eq!(carried(&world, 0), wanted);
+    let kept = world.sides[1].live.intersection(&before).count();
+    assert_eq!(kept, 2);
+}
+
+#[test]
+fn a_child_that_the_peer_does_not_want_is_told_and_asked_for_again() {
+    let theirs = Config {
+        further: Vec::new(),
+        ..of_three(1)
+    };
+    let mut world = World::new(5, [Some(of_three(0)), Some(theirs)]);
+    world.settle();
+    assert_eq!(world.sides[0].live.len(), 1);
+    assert_eq!(
+        world.sides[0].failures,
+        [Failure::NoTraffic, Failure::NoTraffic]
+    );
+    world.run(Duration::from_secs(300));
+    assert!(world.sides[0].failures.len() > 4);
+    assert!(world.is_carrying(), "the first one stays");
 }
 
 #[test]

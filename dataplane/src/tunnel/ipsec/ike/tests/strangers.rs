@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::tunnel::ipsec::ike::{COOKIES_FROM, Config, HALF_OPEN_MAX, Path};
-use crate::wire::ikev2::Header;
-use crate::wire::ikev2::payload;
+use crate::tunnel::ipsec::ike::{COOKIES_FROM, Config, EspOffer, HALF_OPEN_MAX, Path, everything};
+use crate::wire::ikev2::payload::{self, Chain, Notify, Payload};
+use crate::wire::ikev2::proposal::Protocol;
+use crate::wire::ikev2::{Exchange, Header};
 
-use super::super::notify;
+use super::super::{notify, suite};
 use super::world::{TUNNEL, World, address, config};
 
 /// The first request of side 0, as it is on the wire.
@@ -95,6 +96,53 @@ fn an_initiator_comes_up_through_a_flood() {
     const { assert!(COOKIES_FROM < HALF_OPEN_MAX) };
 }
 
+/// The request again, with a cookie before all else (RFC 7296 section 2.6).
+fn with_cookie(request: &[u8], cookie: &[u8]) -> Vec<u8> {
+    const NOTIFY: u8 = 41;
+    let mut notify = vec![request[16], 0];
+    notify.extend(u16::try_from(8 + cookie.len()).unwrap().to_be_bytes());
+    notify.extend([0, 0]);
+    notify.extend(notify::COOKIE.to_be_bytes());
+    notify.extend(cookie);
+    let mut message = [&request[..28], &notify, &request[28..]].concat();
+    message[16] = NOTIFY;
+    let len = u32::try_from(message.len()).unwrap();
+    message[24..28].copy_from_slice(&len.to_be_bytes());
+    message
+}
+
+#[test]
+fn a_flood_that_sends_its_cookies_back_takes_the_places_that_there_are_and_no_more() {
+    let request = first_request(1);
+    let mut world = World::new(2, [Some(config(0)), Some(open_to_all())]);
+    let now = world.now;
+    let places = u32::try_from(HALF_OPEN_MAX).unwrap();
+    for number in 0..2 * places {
+        let request = of_another(&request, number);
+        let endpoint = &mut world.sides[1].endpoint;
+        endpoint.handle_datagram(from(number), &request, now);
+        if number < places
+            && let Some((_, cookie)) = answer(&mut world)
+        {
+            let endpoint = &mut world.sides[1].endpoint;
+            // A cookie is good for its address only.
+            let request = with_cookie(&request, &cookie);
+            endpoint.handle_datagram(from(number + 9 * places), &request, now);
+            assert_eq!(answer(&mut world).unwrap().0, notify::COOKIE);
+            let endpoint = &mut world.sides[1].endpoint;
+            endpoint.handle_datagram(from(number), &request, now);
+            assert_eq!(answer(&mut world), None, "it has a place");
+        }
+    }
+    let endpoint = &world.sides[1].endpoint;
+    assert_eq!(endpoint.counters().limited, u64::from(places));
+    assert_eq!(endpoint.half_open_count(), HALF_OPEN_MAX);
+    // None of them says who it is: in half a minute all places are free again.
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.sides[1].endpoint.half_open_count(), 0);
+    assert!(world.is_carrying(), "who kept asking came through");
+}
+
 #[test]
 fn one_source_cannot_send_first_requests_without_end() {
     let request = first_request(1);
@@ -166,6 +214,47 @@ proptest! {
         while world.sides[at].endpoint.poll_event().is_some() {}
         world.run(Duration::from_secs(400));
         prop_assert!(world.sides[0].endpoint.status(TUNNEL).count() <= 2);
+    }
+
+    #[test]
+    fn a_peer_that_is_known_may_say_anything_and_breaks_nothing_but_its_own(
+        exchange in prop::sample::select(vec![35_u8, 36, 37, 200]),
+        is_rekey: bool,
+        bends in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        times in 1_usize..5,
+    ) {
+        let mut world = World::pair(6);
+        world.settle();
+        let mut chain = Chain::new();
+        if is_rekey {
+            let spi = world.sides[0].sending.unwrap().0.to_be_bytes();
+            chain.push(&Payload::Notify(Notify {
+                protocol: Protocol::ESP,
+                spi: &spi,
+                kind: notify::REKEY_SA,
+                data: &[],
+            }));
+        }
+        let offer = suite::offer_esp(&EspOffer::default(), true, &[1, 2, 3, 4]);
+        chain.push(&Payload::Sa(offer)).push(&Payload::Nonce(&[9; 32]));
+        chain.push(&Payload::TsI(everything())).push(&Payload::TsR(everything()));
+        chain.push(&Payload::Delete { protocol: Protocol::ESP, spis: &[5, 6, 7, 8], spi_len: 4 });
+        for _ in 0..times {
+            let (mut first, mut bytes) = (chain.first(), chain.bytes().to_vec());
+            for (at, byte) in &bends {
+                let at = at.index(bytes.len() + 1);
+                *bytes.get_mut(at).unwrap_or(&mut first) = *byte;
+            }
+            let (bent, now) = (Chain::raw(first, bytes), world.now);
+            let endpoint = &mut world.sides[0].endpoint;
+            endpoint.say(TUNNEL, Exchange(exchange), &bent, now);
+            world.settle();
+        }
+        prop_assert!(world.sides[1].live.len() <= 1 + times);
+        // Whatever it deleted, it asks for again.
+        world.run(Duration::from_secs(600));
+        prop_assert!(world.sides[1].endpoint.status(TUNNEL).count() >= 1);
     }
 
     #[test]

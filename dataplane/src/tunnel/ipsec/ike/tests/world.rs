@@ -13,6 +13,7 @@ use crate::tunnel::ipsec::lifetime::Lifetime;
 use crate::tunnel::ipsec::sa::Outbound;
 use crate::tunnel::ipsec::tests::{ipv4, start};
 use crate::wire::esp::{Datagram, Spi};
+use crate::wire::ikev2::payload::Selector;
 
 pub(super) const TUNNEL: TunnelId = TunnelId(9);
 
@@ -56,6 +57,7 @@ pub(super) fn config(at: usize) -> Config {
         esp: EspOffer::default(),
         local_ts: everything(),
         remote_ts: everything(),
+        further: Vec::new(),
         times: Times::default(),
     }
 }
@@ -75,6 +77,8 @@ pub(super) struct Side {
     pub(super) outbound: BTreeMap<Spi, Outbound>,
     pub(super) sending: Option<Spi>,
     pub(super) live: BTreeSet<Spi>,
+    /// What each live child carries: of this side, and of the other.
+    pub(super) traffic: BTreeMap<Spi, (Vec<Selector>, Vec<Selector>)>,
     pub(super) ups: usize,
     pub(super) failures: Vec<Failure>,
     pub(super) children: usize,
@@ -99,6 +103,8 @@ pub(super) struct World {
     /// The address that side 0 seems to have, when it is behind a NAT.
     pub(super) nat: Option<IpAddr>,
     pub(super) messages: usize,
+    /// Keepalives that came to each side.
+    pub(super) keepalives: [usize; 2],
 }
 
 impl World {
@@ -113,6 +119,7 @@ impl World {
                 outbound: BTreeMap::new(),
                 sending: None,
                 live: BTreeSet::new(),
+                traffic: BTreeMap::new(),
                 ups: 0,
                 failures: Vec::new(),
                 children: 0,
@@ -127,6 +134,7 @@ impl World {
             wire: VecDeque::new(),
             nat: None,
             messages: 0,
+            keepalives: [0; 2],
         };
         // The responder first.
         for (at, config) in configs.into_iter().enumerate().rev() {
@@ -188,6 +196,10 @@ impl World {
         } else {
             match Datagram::parse(&bytes) {
                 Some(Datagram::Ike(message)) => message,
+                Some(Datagram::Keepalive) => {
+                    self.keepalives[at] += 1;
+                    return true;
+                }
                 other => panic!("on the shared port: {other:?}"),
             }
         };
@@ -259,6 +271,8 @@ impl Side {
                 let outbound = Outbound::new(&child.outbound, Lifetime::default(), now).unwrap();
                 self.outbound.insert(child.spi_in, outbound);
                 self.live.insert(child.spi_in);
+                self.traffic
+                    .insert(child.spi_in, (child.local_ts, child.remote_ts));
                 self.children += 1;
                 self.is_in_udp = Some(child.is_in_udp);
                 if child.sends {
@@ -275,6 +289,7 @@ impl Side {
             Event::ChildDown { spi_in, .. } => {
                 assert!(self.live.remove(&spi_in), "a child goes once");
                 self.outbound.remove(&spi_in);
+                self.traffic.remove(&spi_in);
                 if self.sending == Some(spi_in) {
                     self.sending = None;
                 }

@@ -1,21 +1,21 @@
 //! The configuration files of `edge`, `control` and `site`: one TOML each, typed, unknown keys refused.
 
+mod ipsec;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use dataplane::id::Workers;
 use dataplane::io::TunBackend;
 use dataplane::program::health;
 use dataplane::tunnel::gre;
-use dataplane::tunnel::ipsec::cipher::Transform;
-use dataplane::tunnel::ipsec::ike::{EspOffer, Identity, IkeOffer, Psk, Times, everything};
-use dataplane::tunnel::ipsec::{self, Encapsulation, IkeKeying, Keying};
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+pub(crate) use ipsec::SiteIpsec;
 
 /// The largest inner packet of a WireGuard tunnel over a 1500-byte IPv6 underlay (80 bytes of headers).
 fn mtu() -> u16 {
@@ -308,107 +308,6 @@ pub(crate) struct SiteWireGuard {
     pub(crate) keepalive: u16,
     /// What is reached through the edge; default the whole source range.
     pub(crate) routes: Option<Vec<ipnet::IpNet>>,
-}
-
-/// `[ipsec]` of a site.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SiteIpsec {
-    /// This machine's address towards the edge.
-    pub(crate) local: IpAddr,
-    /// The edge.
-    pub(crate) remote: IpAddr,
-    /// What both know, or:
-    pub(crate) psk: Option<String>,
-    /// a file that holds it.
-    pub(crate) psk_file: Option<PathBuf>,
-    /// Who this side is: an address, `name@host`, `keyid:anything` or a domain name.
-    pub(crate) local_identity: String,
-    /// Who the edge is, likewise.
-    pub(crate) remote_identity: String,
-    /// Whether this side begins.
-    #[serde(default = "yes")]
-    pub(crate) initiates: bool,
-    /// What packets go in: `udp`, or `auto` for UDP only where there is a NAT.
-    #[serde(default = "udp")]
-    pub(crate) encapsulation: Encapsulation,
-    /// What may protect packets, best first; default AES-GCM, ChaCha20-Poly1305, AES-CBC.
-    pub(crate) esp: Option<Vec<Transform>>,
-    /// Seconds after which a child SA is rekeyed.
-    #[serde(default = "rekey_child")]
-    pub(crate) rekey_secs: u64,
-    /// Seconds after which the IKE SA is rekeyed.
-    #[serde(default = "rekey_ike")]
-    pub(crate) rekey_ike_secs: u64,
-    /// What is reached through the edge; default the whole source range.
-    pub(crate) routes: Option<Vec<ipnet::IpNet>>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn udp() -> Encapsulation {
-    Encapsulation::Udp
-}
-
-fn rekey_child() -> u64 {
-    Times::default().child.as_secs()
-}
-
-fn rekey_ike() -> u64 {
-    Times::default().ike.as_secs()
-}
-
-impl SiteIpsec {
-    /// The tunnel as the router is told of it.
-    pub(crate) fn tunnel(&self) -> anyhow::Result<ipsec::Config> {
-        let identity = |field: &str, text: &str| {
-            let parsed = text.parse::<Identity>();
-            parsed.map_err(|reason| anyhow::anyhow!("[ipsec] {field}: {reason}"))
-        };
-        if self.rekey_secs == 0 || self.rekey_ike_secs == 0 {
-            anyhow::bail!("[ipsec] rekey_secs and rekey_ike_secs are at least 1");
-        }
-        let mut esp = EspOffer::default();
-        if let Some(ciphers) = &self.esp {
-            esp.ciphers.clone_from(ciphers);
-        }
-        let keying = IkeKeying {
-            psk: Psk(self.psk()?.into_bytes()),
-            local_identity: identity("local_identity", &self.local_identity)?,
-            remote_identities: vec![identity("remote_identity", &self.remote_identity)?],
-            is_initiator: self.initiates,
-            ike: IkeOffer::default(),
-            esp,
-            local_traffic: everything(),
-            remote_traffic: everything(),
-            times: Times {
-                ike: Duration::from_secs(self.rekey_ike_secs),
-                child: Duration::from_secs(self.rekey_secs),
-                ..Times::default()
-            },
-        };
-        Ok(ipsec::Config {
-            local: self.local,
-            remote: Some(self.remote),
-            keying: Keying::Ike(Box::new(keying)),
-            encapsulation: self.encapsulation,
-            has_replay_protection: true,
-        })
-    }
-
-    fn psk(&self) -> anyhow::Result<String> {
-        match (&self.psk, &self.psk_file) {
-            (Some(psk), None) => Ok(psk.clone()),
-            (None, Some(path)) => std::fs::read_to_string(path)
-                .map(|text| text.trim().to_owned())
-                .with_context(|| format!("cannot read psk_file {}", path.display())),
-            (None, None) | (Some(_), Some(_)) => {
-                anyhow::bail!("[ipsec] needs either psk or psk_file")
-            }
-        }
-    }
 }
 
 /// `[gre]` of a site.
