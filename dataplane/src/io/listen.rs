@@ -57,11 +57,15 @@ pub(super) fn ports(config: &RouterConfig, workers: Workers) -> Result<Vec<Vec<P
     }
     let esp = config.ipsec.iter().map(|address| (Carrier::Esp, *address));
     let gre = config.gre.iter().map(|address| (Carrier::Gre, *address));
-    for (carrier, address) in esp.chain(gre) {
+    let mut ends = [&config.ipsec[..], &config.gre].concat();
+    ends.sort_unstable();
+    ends.dedup();
+    let echo = ends.into_iter().map(|address| (Carrier::Echo, address));
+    for (carrier, address) in esp.chain(gre).chain(echo) {
         let sockets = match raw::Socket::open_all(carrier, address, workers) {
             Ok(sockets) => sockets,
             Err(error) if is_optional(config, carrier, &error) => {
-                tracing::warn!(%address, "no ESP but in UDP: IP protocol 50 needs CAP_NET_RAW");
+                tracing::warn!(%address, ?carrier, "not without CAP_NET_RAW: ESP goes in UDP only, and no probe comes back past its tunnel");
                 continue;
             }
             Err(source) => return Err(raw_error(carrier, address, source)),
@@ -76,7 +80,7 @@ pub(super) fn ports(config: &RouterConfig, workers: Workers) -> Result<Vec<Vec<P
 /// Userspace flows need no privilege, and IPsec has UDP.
 fn is_optional(config: &RouterConfig, carrier: Carrier, error: &io::Error) -> bool {
     matches!(config.overlay, Overlay::Userspace { .. })
-        && carrier == Carrier::Esp
+        && matches!(carrier, Carrier::Esp | Carrier::Echo)
         && error.raw_os_error() == Some(libc::EPERM)
 }
 

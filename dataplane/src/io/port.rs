@@ -244,7 +244,9 @@ impl Socket {
 fn own_address(carrier: Carrier, local: SocketAddr) -> Option<IpAddr> {
     match carrier {
         Carrier::WireGuard => None,
-        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => Some(local.ip()),
+        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre | Carrier::Echo => {
+            Some(local.ip())
+        }
     }
 }
 

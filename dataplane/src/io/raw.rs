@@ -26,10 +26,11 @@ const PACKETS_MAX: usize = 7;
 const PACKET_BYTES: usize = 60 + DATAGRAM_LEN_MAX;
 
 /// The protocol number of a carrier without UDP.
-const fn protocol(carrier: Carrier) -> Option<i32> {
+const fn protocol(carrier: Carrier, is_ipv4: bool) -> Option<i32> {
     match carrier {
         Carrier::Esp => Some(50),
         Carrier::Gre => Some(47),
+        Carrier::Echo => Some(if is_ipv4 { 1 } else { 58 }),
         Carrier::WireGuard | Carrier::Ike | Carrier::NatT => None,
     }
 }
@@ -74,7 +75,7 @@ impl Socket {
         local: IpAddr,
         (worker, workers): (WorkerId, Workers),
     ) -> io::Result<Self> {
-        let protocol = protocol(carrier).ok_or(io::ErrorKind::InvalidInput)?;
+        let protocol = protocol(carrier, local.is_ipv4()).ok_or(io::ErrorKind::InvalidInput)?;
         let address = SocketAddr::new(local, 0);
         let (domain, kind) = (Domain::for_address(address), Type::RAW);
         let socket = socket2::Socket::new(domain, kind, Some(Protocol::from(protocol)))?;

@@ -34,12 +34,13 @@ pub(super) fn by_spi(socket: &impl AsRawFd, carrier: Carrier) -> io::Result<()> 
     match carrier {
         Carrier::NatT => sys::set_reuseport_filter(socket, &SPI_OR_MARKER),
         Carrier::Ike => sys::set_reuseport_filter(socket, &ike(0)),
-        Carrier::WireGuard | Carrier::Esp | Carrier::Gre => Ok(()),
+        Carrier::WireGuard | Carrier::Esp | Carrier::Gre | Carrier::Echo => Ok(()),
     }
 }
 
 /// Lets a raw socket have only what is its worker's: ESP packets by the first byte of their SPI,
-/// where the first worker has those that name none, and of GRE the first has all.
+/// where the first worker has those that name none; echo replies by the first byte of their identifier;
+/// and of GRE the first has all.
 ///
 /// # Errors
 /// Those of setsockopt(2).
@@ -49,6 +50,9 @@ pub(super) fn by_spi_of_packet(
     is_ipv4: bool,
     (worker, workers): (WorkerId, Workers),
 ) -> io::Result<()> {
+    if carrier == Carrier::Echo {
+        return socket.attach_filter(&echo_replies(is_ipv4, worker));
+    }
     let is_first = worker == WorkerId(0);
     if carrier != Carrier::Esp || workers == Workers::ONE {
         let verdict = if is_first { u32::MAX } else { 0 };
@@ -70,6 +74,25 @@ pub(super) fn by_spi_of_packet(
         filter(op(RETURN, 0, 0, u32::MAX)),
         filter(op(RETURN, 0, 0, 0)),
     ])
+}
+
+/// Echo replies of ICMP or ICMPv6 whose identifier begins with the worker, and nothing else: a flood of
+/// other ICMP ends here.
+fn echo_replies(is_ipv4: bool, worker: WorkerId) -> [SockFilter; 7] {
+    let (x, load, reply) = if is_ipv4 {
+        (op(LOAD_HEADER_LEN, 0, 0, 0), LOAD_BYTE_AT_X, 0)
+    } else {
+        (op(LOAD_X, 0, 0, 0), LOAD_BYTE, 129)
+    };
+    [
+        filter(x),
+        filter(op(load, 0, 0, 0)),
+        filter(op(JUMP_EQUAL, 0, 3, reply)),
+        filter(op(load, 0, 0, 4)),
+        filter(op(JUMP_EQUAL, 0, 1, worker.0.into())),
+        filter(op(RETURN, 0, 0, u32::MAX)),
+        filter(op(RETURN, 0, 0, 0)),
+    ]
 }
 
 fn filter(op: sock_filter) -> SockFilter {

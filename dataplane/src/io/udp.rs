@@ -270,7 +270,7 @@ impl AsFd for Socket {
 fn steer(socket: &socket2::Socket, carrier: Carrier) -> io::Result<()> {
     match carrier {
         Carrier::WireGuard => steer::by_receiver_index(socket),
-        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => {
+        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre | Carrier::Echo => {
             steer::by_spi(socket, carrier)
         }
     }

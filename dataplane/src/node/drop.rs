@@ -61,7 +61,7 @@ reasons! {
     TtlExceeded = "ttl_exceeded",
     /// Out of a tunnel: for our own address inside it, where only echo requests are answered.
     InterfaceClosed = "interface_closed",
-    /// Out of a tunnel: an answer to a probe that was not sent into it.
+    /// An answer to a probe that was not sent into the tunnel that it came out of, or never.
     ProbeForged = "probe_forged",
     /// Out of a tunnel: an answer to a probe that had been given up, or answered before.
     ProbeLate = "probe_late",

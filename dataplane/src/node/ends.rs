@@ -3,12 +3,17 @@
 //!
 //! An interface address is ours on its tunnel only: it is compared with what came out of that very
 //! tunnel, and is in no table. So vnets, and tunnels of one vnet, may have the same.
+//!
+//! The outer addresses of a tunnel are ends too, for probes whose answers come past it: those of the
+//! far side are answered past it.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::fib::Guard;
 use crate::id::{TunnelId, VnetId};
+use crate::packet::{Carrier, Way};
+use crate::program::health::Direction;
 use crate::program::{self, far_side, health};
 use crate::source;
 use crate::wire::echo::{self, Echo, Kind};
@@ -25,7 +30,7 @@ const PROBES_PER_TURN: usize = 64;
 /// which is repeated every five seconds. More would only wait in the tunnel and arrive too late.
 const SESSIONLESS: u16 = 5;
 
-/// The inner addresses of one link.
+/// The inner addresses of one link, or the outer ones of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
     near: IpAddr,
@@ -49,6 +54,24 @@ pub(super) fn ends_of(tunnel: &program::Tunnel) -> Vec<End> {
         })
     })
     .collect()
+}
+
+/// The outer ends of a tunnel; `None` when its peer may be anywhere, or it has none.
+pub(super) fn outer_of(tunnel: &program::Tunnel) -> Option<End> {
+    let (near, far) = tunnel.kind.outer()?;
+    Some(End { near, far: far? })
+}
+
+/// Between which addresses a tunnel is probed whose answers come past it.
+fn outer_path(tunnel: &program::Tunnel, config: &health::Config) -> Option<Path> {
+    let (near, peer) = tunnel.kind.outer()?;
+    let far = config.target.or(peer)?;
+    let is_outer = true;
+    (near.is_ipv4() == far.is_ipv4()).then_some(Path {
+        near,
+        far,
+        is_outer,
+    })
 }
 
 impl Node {
@@ -76,6 +99,10 @@ impl Node {
     /// Between which addresses a tunnel is probed: those of its interface, or from our own source
     /// address of the vnet to the target.
     fn path(&self, tunnel: &program::Tunnel, config: &health::Config) -> Option<Path> {
+        if config.direction == Direction::Unidirectional {
+            return outer_path(tunnel, config);
+        }
+        let is_outer = false;
         let is_of_family = |end: &End| {
             config
                 .target
@@ -86,6 +113,7 @@ impl Node {
             return Some(Path {
                 near: end.near,
                 far,
+                is_outer,
             });
         }
         let far = config.target?;
@@ -94,7 +122,11 @@ impl Node {
             IpAddr::V4(_) => near.into(),
             IpAddr::V6(_) => source::to_v6(near).into(),
         };
-        Some(Path { near, far })
+        Some(Path {
+            near,
+            far,
+            is_outer,
+        })
     }
 
     /// Sends the probes that are due.
@@ -136,8 +168,14 @@ impl Node {
             near: inner.src,
             far: inner.dst,
         };
+        let outer = link.outer.filter(|outer| is_between(outer, inner));
         let is_back = link.ends.contains(&is_back);
         let echo = Echo::read(&buffer[..len], inner);
+        if let (Some(outer), Some(echo)) = (outer, &echo)
+            && (echo.kind == Kind::Request) == (inner.dst == outer.near)
+        {
+            return Some(self.answer_past(outer, (buffer, len), inner));
+        }
         let Some(end) = end else {
             if is_back {
                 let kind = echo.map(|echo| echo.kind);
@@ -172,7 +210,15 @@ impl Node {
         echo: &Echo<'_>,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let ends = (inner.src, inner.dst);
+        self.answered((tunnel, (inner.src, inner.dst)), echo, now)
+    }
+
+    fn answered(
+        &mut self,
+        (tunnel, ends): (TunnelId, (IpAddr, IpAddr)),
+        echo: &Echo<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         match self.prober.handle_reply(tunnel, ends, echo, now) {
             Answer::InTime => {
                 self.counters.probes_answered += 1;
@@ -181,6 +227,45 @@ impl Node {
             Answer::Late => Err(DropReason::ProbeLate),
             Answer::Forged => Err(DropReason::ProbeForged),
         }
+    }
+
+    /// Answers a probe of the far side from its outer end to ours, or sends one of the reply kind, from
+    /// ours to its, on its way: past the tunnel, as any router of the Internet would.
+    fn answer_past(
+        &mut self,
+        outer: End,
+        (buffer, len): (&mut [u8], usize),
+        inner: &Inner,
+    ) -> Result<(), DropReason> {
+        let is_request = inner.dst == outer.near;
+        if is_request {
+            echo::answer(&mut buffer[..len], inner);
+        }
+        let message = &buffer[inner.l4_offset..len];
+        let way = Way::raw(Carrier::Echo, outer.near, outer.far);
+        let room = self.outbox.reserve(way, message.len());
+        room.ok_or(DropReason::OutboxFull)?.copy_from_slice(message);
+        self.outbox.commit(message.len());
+        if is_request {
+            self.counters.echoes_answered += 1;
+        } else {
+            self.counters.probes_reflected += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes an echo reply that came past the tunnels: the answer to a probe, or nobody's.
+    pub(super) fn came_past(
+        &mut self,
+        way: Way,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let echo = Echo::reply(message, way.remote.is_ipv4()).ok_or(DropReason::Malformed)?;
+        let near = way.local.ok_or(DropReason::ProbeForged)?;
+        let tunnel = self.prober.asked_past(&echo);
+        let tunnel = tunnel.ok_or(DropReason::ProbeForged)?;
+        self.answered((tunnel, (way.remote.ip(), near)), &echo, now)
     }
 
     /// Sends back what the far side sent from our address to its own: a probe of the reply kind,
@@ -212,4 +297,9 @@ impl Node {
         let tables = self.tables.vnet(vnet, guard).ok_or(DropReason::Gone)?;
         check_source(tables, tunnel, source, guard)
     }
+}
+
+/// Whether a packet goes from one of these ends to the other.
+fn is_between(ends: &End, inner: &Inner) -> bool {
+    [(ends.near, ends.far), (ends.far, ends.near)].contains(&(inner.src, inner.dst))
 }

@@ -36,6 +36,9 @@ impl Node {
         if let Some(other) = self.addressee(way, datagram) {
             return self.hand_over(other, arrival, Parcel::Underlay(way), datagram);
         }
+        if way.carrier == Carrier::Echo {
+            return self.came_past(way, datagram, now);
+        }
         let decap = self
             .tunnels
             .decap(way, datagram, scratch, now, &mut self.outbox)?;
@@ -52,7 +55,7 @@ impl Node {
                 };
                 let parcel = match way.carrier {
                     Carrier::WireGuard => Parcel::Initiation(way.remote, tunnel),
-                    Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre => {
+                    Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre | Carrier::Echo => {
                         Parcel::Underlay(way)
                     }
                 };

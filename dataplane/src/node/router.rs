@@ -12,7 +12,7 @@ use crate::tunnel::bucket::Bucket;
 use crate::tunnel::{DATAGRAM_LEN_MAX, Event, Handle, Tunnels, ipsec};
 use crate::wire::ip::{self, Inner};
 
-use super::ends::{End, ends_of};
+use super::ends::{End, ends_of, outer_of};
 use super::health::{HealthChange, ProbeKey, Prober};
 use super::{Counters, DropReason, TunnelStatus, icmp};
 
@@ -84,6 +84,8 @@ pub(super) struct Link {
     pub(super) rx: Count,
     pub(super) dropped_packets: u64,
     pub(super) ends: Vec<End>,
+    /// The outer ends, if both are known.
+    pub(super) outer: Option<End>,
     pub(super) is_probed: bool,
     name: String,
     kind: &'static str,
@@ -139,7 +141,8 @@ impl Link {
     /// most packets this is all that ends cost.
     pub(super) fn may_end(&self, inner: &Inner) -> bool {
         let is_echo = matches!(inner.protocol, ip::ICMP | ip::ICMPV6);
-        (self.is_probed && is_echo) || self.ends.iter().any(|end| end.has(inner))
+        let is_probed = self.is_probed || self.outer.is_some();
+        (is_probed && is_echo) || self.ends.iter().any(|end| end.has(inner))
     }
 }
 
@@ -158,7 +161,7 @@ impl Node {
     /// A node without tunnels. All memory that packets need is allocated here.
     #[must_use]
     pub fn new(config: NodeConfig, tables: Arc<Tables>, now: Instant) -> Self {
-        let prober = Prober::new(&config.probe_key);
+        let prober = Prober::new(config.worker, &config.probe_key);
         Self {
             tunnels: Tunnels::new(config.worker, now),
             outbox: Outbox::of(config.worker, config.workers),
@@ -458,12 +461,14 @@ impl Node {
             rx: Count::default(),
             dropped_packets: 0,
             ends: Vec::new(),
+            outer: None,
             is_probed: false,
             name: String::new(),
             kind,
         });
         (link.place, link.kind, link.mtu) = (place, kind, tunnel.mtu);
-        (link.ends, link.name) = (ends_of(&tunnel), tunnel.name.clone());
+        (link.ends, link.outer) = (ends_of(&tunnel), outer_of(&tunnel));
+        link.name.clone_from(&tunnel.name);
         if owner == self.config.worker {
             self.put_probes(id, &tunnel, now);
         }

@@ -11,10 +11,12 @@ pub enum Carrier {
     Ike,
     /// UDP port 4500: IKE behind a marker, and ESP (RFC 3948).
     NatT,
-    /// IP protocol 50: ESP. Datagrams are without their IP header, here and in [`Carrier::Gre`].
+    /// IP protocol 50: ESP. Datagrams are without their IP header, here and in the carriers below.
     Esp,
     /// IP protocol 47: GRE.
     Gre,
+    /// ICMP and ICMPv6 echo between the outer addresses of a tunnel, past it: probes that come back so.
+    Echo,
 }
 
 /// A way over the underlay, seen from here.

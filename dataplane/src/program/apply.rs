@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
+use super::health::Direction;
 use super::tables::Tables;
 use super::vnet::VnetWriter;
 use super::{
@@ -97,6 +98,11 @@ enum Refusal {
          target's family, or an edge's tunnel a health.target in its network"
     )]
     NoProbe,
+    #[error(
+        "health.direction is unidirectional: that needs a tunnel with an outer address of ours, and \
+         its peer's or a health.target of the same family"
+    )]
+    NoWayPast,
     #[error(transparent)]
     Health(#[from] health::ConfigError),
     #[error("{0} lies inside the source range, which belongs to the edge")]
@@ -406,6 +412,12 @@ impl Programmer {
             return Ok(());
         };
         health.check()?;
+        if health.direction == Direction::Unidirectional {
+            let ends = tunnel.kind.outer();
+            let ends = ends.and_then(|(near, peer)| Some((near, health.target.or(peer)?)));
+            let can_be = ends.is_some_and(|(near, far)| near.is_ipv4() == far.is_ipv4());
+            return can_be.then_some(()).ok_or(Refusal::NoWayPast);
+        }
         let is_between = |near: &IpNet| {
             let is_of_family = |far: IpAddr| far.is_ipv4() == near.addr().is_ipv4();
             health.target.is_none_or(is_of_family)

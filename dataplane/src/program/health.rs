@@ -56,10 +56,11 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// Past the tunnel: probes carry the addresses of the tunnel's outer ends.
-    #[default]
+    /// Past the tunnel: probes carry the addresses of the tunnel's outer ends. WireGuard and direct
+    /// links have none.
     Unidirectional,
     /// Through the tunnel: probes carry the addresses of its inner ends.
+    #[default]
     Bidirectional,
 }
 
@@ -199,7 +200,7 @@ mod tests {
             serde_json::from_str(r#"{"rate":"high","kind":"request","recovery":{"clean_secs":5}}"#)
                 .unwrap();
         assert_eq!(config.rate, Rate::High);
-        assert_eq!(config.direction, Direction::Unidirectional);
+        assert_eq!(config.direction, Direction::Bidirectional);
         assert_eq!(config.recovery.clean_secs_max, 300);
         assert_eq!(config.check(), Ok(()));
         assert!(serde_json::from_str::<Config>(r#"{"speed":"high"}"#).is_err());

@@ -161,6 +161,8 @@ impl Tunnels {
             Carrier::WireGuard => wireguard::addressee(datagram),
             Carrier::Ike | Carrier::NatT | Carrier::Esp => self.ipsec.addressee(way, datagram),
             Carrier::Gre => None,
+            // The identifier of a probe begins with its worker.
+            Carrier::Echo => datagram.get(4).map(|worker| WorkerId(*worker)),
         }
     }
 
@@ -187,6 +189,8 @@ impl Tunnels {
                 let addresses = (local, way.remote.ip());
                 self.gre.decap(addresses, datagram, buffer, now, out)
             }
+            // It is about a tunnel, and in none.
+            Carrier::Echo => Err(Refusal::Malformed),
         }
     }
 

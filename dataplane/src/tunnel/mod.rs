@@ -13,7 +13,7 @@ pub mod gre;
 pub mod ipsec;
 pub mod wireguard;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,16 @@ impl Config {
             Self::Direct(_) => "direct",
             Self::IpSec(_) => "ipsec",
             Self::Gre(_) => "gre",
+        }
+    }
+
+    /// The outer addresses, ours and the peer's, of kinds that have one of ours.
+    #[must_use]
+    pub fn outer(&self) -> Option<(IpAddr, Option<IpAddr>)> {
+        match self {
+            Self::WireGuard(_) | Self::Direct(_) => None,
+            Self::IpSec(config) => Some((config.local, config.remote)),
+            Self::Gre(config) => Some((config.local, Some(config.remote))),
         }
     }
 

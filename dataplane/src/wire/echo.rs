@@ -74,6 +74,21 @@ impl<'p> Echo<'p> {
         })
     }
 
+    /// Reads a reply without its IP header. Its checksum is not looked at: ICMPv6's needs the addresses,
+    /// and the kernel checks it.
+    #[must_use]
+    pub fn reply(message: &'p [u8], is_ipv4: bool) -> Option<Self> {
+        let (header, payload) = message.split_at_checked(HEADER_LEN)?;
+        let kind = Kind::Reply;
+        let wanted = if is_ipv4 { kind.v4() } else { kind.v6() };
+        ((header[0], header[1]) == (wanted, 0)).then(|| Self {
+            kind,
+            id: word(header, 4),
+            sequence: word(header, 6),
+            payload,
+        })
+    }
+
     /// Writes a whole packet into `out`, and returns its length; `None` when the addresses are of
     /// two families, or `out` is too short.
     #[must_use]

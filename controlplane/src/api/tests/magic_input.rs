@@ -209,9 +209,23 @@ async fn a_wrong_health_check_is_named() {
             a(json!({"recovery": {"clean_secs": 20, "clean_secs_max": 10}})),
             "/health_check/recovery/clean_secs_max",
         ),
+        (
+            a(json!({"direction": "unidirectional", "target": "2001:db8::1"})),
+            "/health_check/target",
+        ),
         (a(json!({"speed": 1})), "/health_check/speed"),
     ];
     all_refused(&world, "gre_tunnels", cases).await;
+    let one_way = json!({"health_check": {"direction": "unidirectional"}, "customer_endpoint": ""});
+    let cases = vec![(with(ipsec("a", 1), &one_way), "/health_check/target")];
+    all_refused(&world, "ipsec_tunnels", cases).await;
+    let path = world.magic("").replace("magic/", "wireguard_tunnels");
+    let body = json!({"name": "a", "generate_peer_key": true, "interface_address": "10.255.0.0/31",
+        "health_check": {"enabled": true, "direction": "unidirectional"}});
+    let (status, refused) = world.post(&path, body).await;
+    assert_eq!((status, code(&refused)), (400, 1003), "{refused}");
+    let pointer = &refused["errors"][0]["source"]["pointer"];
+    assert_eq!(pointer, "/health_check/direction", "{refused}");
     let body = a(json!({"enabled": false}));
     let made = world.made(&world.magic("gre_tunnels"), body).await;
     assert_eq!(made["health_check"]["enabled"], false);

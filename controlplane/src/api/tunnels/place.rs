@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataplane::id::TunnelId;
+use dataplane::program::health::Direction;
 use uuid::Uuid;
 
 use super::{TAKEN, UNKNOWN};
@@ -184,12 +185,7 @@ fn check(snapshot: &Snapshot, options: &Options, tunnel: &Tunnel) -> Result<(), 
         return Err(taken("name", why));
     }
     check_interface(snapshot, tunnel)?;
-    let probes = tunnel.health_check.and_then(|check| check.config());
-    let is_aimed = probes.is_none_or(|probes| probes.target.is_some());
-    if !is_aimed && tunnel.interface.links().next().is_none() {
-        let why = "Probes go between two addresses: give 'interface_address', or a 'target'.";
-        return Err(Refusal::invalid(INVALID, why).at("health_check"));
-    }
+    check_probes(tunnel)?;
     match &tunnel.kind {
         Kind::WireGuard(wireguard) => check_wireguard(snapshot, tunnel, wireguard)?,
         Kind::Gre(gre) => check_gre(snapshot, options, tunnel, gre)?,
@@ -202,6 +198,45 @@ fn check(snapshot: &Snapshot, options: &Options, tunnel: &Tunnel) -> Result<(), 
         false => program::allowed(snapshot, tunnel),
     };
     coverage::check_allowed(snapshot, tunnel, &own).map_err(|why| taken("allowed_prefixes", why))
+}
+
+/// Whether there is something to probe, by the way that the answers are to come.
+fn check_probes(tunnel: &Tunnel) -> Result<(), Refusal> {
+    let Some(probes) = tunnel.health_check.and_then(|check| check.config()) else {
+        return Ok(());
+    };
+    let wrong = |field: &str, why: String| Err(Refusal::invalid(INVALID, why).at(field));
+    if probes.direction == Direction::Bidirectional {
+        if probes.target.is_none() && tunnel.interface.links().next().is_none() {
+            let why = "Probes go between two addresses: give 'interface_address', or a 'target'.";
+            return wrong("health_check", why.to_owned());
+        }
+        return Ok(());
+    }
+    let (local, peer) = match &tunnel.kind {
+        Kind::Gre(gre) => (gre.local, Some(gre.remote)),
+        Kind::Ipsec(ipsec) => (ipsec.local, ipsec.remote),
+        Kind::WireGuard(_) | Kind::Interconnect(_) => {
+            let why = "Answers to unidirectional probes come past the tunnel, to its outer address, \
+                       which this kind has not: 'direction' must be 'bidirectional'.";
+            return wrong("health_check/direction", why.to_owned());
+        }
+    };
+    match probes.target.or(peer) {
+        Some(target) if target.is_ipv4() == local.is_ipv4() => Ok(()),
+        Some(target) => {
+            let why = format!(
+                "Unidirectional probes go from {local} to 'target', and {target} is of the other \
+                 family."
+            );
+            wrong("health_check/target", why)
+        }
+        None => {
+            let why = "Unidirectional probes go to where the customer is: give \
+                       'customer_endpoint', or a 'target'.";
+            wrong("health_check/target", why.to_owned())
+        }
+    }
 }
 
 fn check_interface(snapshot: &Snapshot, tunnel: &Tunnel) -> Result<(), Refusal> {

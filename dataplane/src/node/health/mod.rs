@@ -8,6 +8,9 @@
 //! answer could keep a dead tunnel in use, or another's: an answer must come out of the tunnel that
 //! was probed, and carries a code over tunnel, vnet, identifier and sequence under this worker's key.
 //!
+//! A unidirectional probe is between the outer ends instead, and its answer comes past the tunnel: by a
+//! raw socket, to the worker that its identifier names.
+//!
 //! States ([`State`]): a tunnel begins `unknown`, is `healthy` with the first answer, `degraded` with
 //! the second failed probe in five minutes, `down` when a probe and the two that follow it at once all
 //! fail. From `down` some answers in a row lead to `degraded`, and a time without failure from there

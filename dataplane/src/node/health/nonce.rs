@@ -9,6 +9,9 @@ use crate::id::{TunnelId, VnetId};
 /// Bytes of the code: half of SHA-256, which is beyond guessing (RFC 2104 section 5).
 pub(super) const NONCE_LEN: usize = 16;
 
+/// Bytes of what a probe carries: the code, and the tunnel's number.
+pub(super) const PAYLOAD_LEN: usize = NONCE_LEN + 4;
+
 /// The secret under which one worker's probes are coded: random, and never the same twice.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProbeKey(pub [u8; 32]);
@@ -47,10 +50,25 @@ pub(super) fn nonce(key: &hmac::Key, subject: &Subject) -> [u8; NONCE_LEN] {
     nonce
 }
 
-/// Whether an answer carries the code. Takes the same time for any wrong one.
+/// What a probe carries.
+pub(super) fn payload(key: &hmac::Key, subject: &Subject) -> [u8; PAYLOAD_LEN] {
+    let mut payload = [0; PAYLOAD_LEN];
+    let (code, tunnel) = payload.split_at_mut(NONCE_LEN);
+    code.copy_from_slice(&nonce(key, subject));
+    tunnel.copy_from_slice(&subject.tunnel.0.to_be_bytes());
+    payload
+}
+
+/// The tunnel that an answer is about, if it is one at all.
+pub(super) fn tunnel(payload: &[u8]) -> Option<TunnelId> {
+    let (_, number) = payload.split_at_checked(NONCE_LEN)?;
+    Some(TunnelId(u32::from_be_bytes(number.try_into().ok()?)))
+}
+
+/// Whether an answer carries what its probe did. Takes the same time for any wrong one.
 pub(super) fn is_ours(key: &hmac::Key, subject: &Subject, payload: &[u8]) -> bool {
-    let expected = nonce(key, subject);
-    if payload.len() != NONCE_LEN {
+    let expected = self::payload(key, subject);
+    if payload.len() != PAYLOAD_LEN {
         return false;
     }
     let differences = expected.iter().zip(payload).map(|(a, b)| a ^ b);
@@ -70,12 +88,14 @@ mod tests {
             id: 3,
             sequence: 4,
         };
-        let code = nonce(&key, &subject);
+        let code = payload(&key, &subject);
         assert!(is_ours(&key, &subject, &code));
-        assert!(!is_ours(&key, &subject, &code[..15]));
-        for (tunnel, vnet, id, sequence) in [(9, 2, 3, 4), (1, 9, 3, 4), (1, 2, 9, 4), (1, 2, 3, 9)]
+        assert!(!is_ours(&key, &subject, &code[..19]));
+        assert_eq!(tunnel(&code), Some(TunnelId(1)));
+        assert_eq!(tunnel(&code[1..]), None);
+        for (number, vnet, id, sequence) in [(9, 2, 3, 4), (1, 9, 3, 4), (1, 2, 9, 4), (1, 2, 3, 9)]
         {
-            let (tunnel, vnet) = (TunnelId(tunnel), VnetId(vnet));
+            let (tunnel, vnet) = (TunnelId(number), VnetId(vnet));
             let other = Subject {
                 tunnel,
                 vnet,

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use ring::hmac;
 
-use crate::id::{TunnelId, TunnelMap, VnetId};
+use crate::id::{TunnelId, TunnelMap, VnetId, WorkerId};
 use crate::program::health::{Config, Kind, State};
 use crate::wire::echo::{self, Echo};
 
 use super::history::{HealthStatus, Reason};
 use super::monitor::{Monitor, Verdict};
-use super::nonce::{self, NONCE_LEN, ProbeKey, Subject};
+use super::nonce::{self, PAYLOAD_LEN, ProbeKey, Subject};
 
 /// The first probes of tunnels that come together are spread over this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
-/// The longest probe: IPv6 and ICMPv6 header, and the code; with room for a tunnel's padding.
-pub(in crate::node) const PROBE_LEN_MAX: usize = 40 + 8 + NONCE_LEN + 16;
+/// The longest probe: IPv6 and ICMPv6 header, and what it carries; with room for a tunnel's padding.
+pub(in crate::node) const PROBE_LEN_MAX: usize = 40 + 8 + PAYLOAD_LEN + 16;
 
 /// The ends of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(in crate::node) struct Path {
     pub(in crate::node) near: IpAddr,
     /// The address that is probed.
     pub(in crate::node) far: IpAddr,
+    /// Whether these are the tunnel's outer ends, and answers may come past it.
+    pub(in crate::node) is_outer: bool,
 }
 
 /// A change of a tunnel's health.
@@ -67,6 +69,7 @@ struct Probed {
 /// All probed tunnels of one worker.
 #[derive(Debug)]
 pub(in crate::node) struct Prober {
+    worker: WorkerId,
     key: hmac::Key,
     probed: TunnelMap<Probed>,
     schedule: BTreeSet<(Instant, TunnelId)>,
@@ -76,9 +79,10 @@ pub(in crate::node) struct Prober {
 }
 
 impl Prober {
-    pub(in crate::node) fn new(key: &ProbeKey) -> Self {
+    pub(in crate::node) fn new(worker: WorkerId, key: &ProbeKey) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = key.0;
         Self {
+            worker,
             key: hmac::Key::new(hmac::HMAC_SHA256, &key.0),
             probed: TunnelMap::default(),
             schedule: BTreeSet::new(),
@@ -103,14 +107,15 @@ impl Prober {
             return;
         }
         self.delete(tunnel);
-        let [a, b, early, late, ..] = self.next_random().to_be_bytes();
+        let [low, _, early, late, ..] = self.next_random().to_be_bytes();
         let first = now + FIRST_WITHIN * u32::from(u16::from_be_bytes([early, late])) / 65536;
         let probed = Probed {
             monitor: Monitor::new(config, first, now),
             kind: config.kind,
             vnet,
             path,
-            id: u16::from_be_bytes([a, b]),
+            // An answer that comes past the tunnel is brought to the worker by this.
+            id: u16::from_be_bytes([self.worker.0, low]),
             due: first,
             to_send: 0,
         };
@@ -182,14 +187,21 @@ impl Prober {
         let Some(probed) = self.probed.get_mut(&tunnel) else {
             return Answer::Forged;
         };
-        let Path { near, far } = probed.path;
+        let Path {
+            near,
+            far,
+            is_outer,
+        } = probed.path;
         let subject = Subject {
             tunnel,
             vnet: probed.vnet,
             id: echo.id,
             sequence: echo.sequence,
         };
-        let is_ours = (src, dst, echo.id) == (far, near, probed.id)
+        // Outside, a customer's router may answer from any address that it has.
+        let is_from_there = src == far || is_outer;
+        let is_ours = is_from_there
+            && (dst, echo.id) == (near, probed.id)
             && nonce::is_ours(&self.key, &subject, echo.payload);
         if !is_ours {
             return Answer::Forged;
@@ -203,6 +215,13 @@ impl Prober {
             Verdict::InTime => Answer::InTime,
             Verdict::Late => Answer::Late,
         }
+    }
+
+    /// The tunnel that an echo reply past the tunnels says it is about, if its answers may come so.
+    pub(in crate::node) fn asked_past(&self, echo: &Echo<'_>) -> Option<TunnelId> {
+        let tunnel = nonce::tunnel(echo.payload)?;
+        let probed = self.probed.get(&tunnel)?;
+        probed.path.is_outer.then_some(tunnel)
     }
 
     /// The next tunnel whose state has changed since it was told.
@@ -248,7 +267,7 @@ fn write(
     sequence: u16,
     out: &mut [u8],
 ) -> Option<usize> {
-    let Path { near, far } = probed.path;
+    let Path { near, far, .. } = probed.path;
     let (kind, src, dst) = match probed.kind {
         Kind::Request => (echo::Kind::Request, near, far),
         Kind::Reply => (echo::Kind::Reply, far, near),
@@ -263,7 +282,7 @@ fn write(
         kind,
         id: probed.id,
         sequence,
-        payload: &nonce::nonce(key, &subject),
+        payload: &nonce::payload(key, &subject),
     };
     echo.write(src, dst, out)
 }

@@ -6,7 +6,7 @@ use super::history::{HealthStatus, Reason};
 use super::monitor::Monitor;
 use super::prober::{PROBE_LEN_MAX, Path, Prober};
 use super::{Answer, ProbeKey};
-use crate::id::{TunnelId, VnetId};
+use crate::id::{TunnelId, VnetId, WorkerId};
 use crate::program::health::{Config, Kind, Rate, Recovery, State};
 use crate::wire::echo::{self, Echo};
 use crate::wire::ip::Inner;
@@ -226,6 +226,7 @@ fn path() -> Path {
     Path {
         near: [10, 255, 0, 0].into(),
         far: [10, 255, 0, 1].into(),
+        is_outer: false,
     }
 }
 
@@ -233,7 +234,7 @@ fn path() -> Path {
 fn thousands_of_tunnels_are_probed_evenly_over_time() {
     const TUNNELS: u32 = 5000;
     let start = start();
-    let mut prober = Prober::new(&ProbeKey([3; 32]));
+    let mut prober = Prober::new(WorkerId(7), &ProbeKey([3; 32]));
     let config = Config {
         rate: Rate::Mid,
         kind: Kind::Request,
@@ -277,7 +278,7 @@ fn thousands_of_tunnels_are_probed_evenly_over_time() {
 #[test]
 fn an_answer_must_come_from_the_probed_tunnel_and_address_with_its_code_and_only_once() {
     let start = start();
-    let mut prober = Prober::new(&ProbeKey([3; 32]));
+    let mut prober = Prober::new(WorkerId(7), &ProbeKey([3; 32]));
     let config = Config {
         kind: Kind::Reply,
         ..Config::default()
@@ -292,7 +293,7 @@ fn an_answer_must_come_from_the_probed_tunnel_and_address_with_its_code_and_only
         probes.push((tunnel, buffer[..len].to_vec()));
     }
     assert_eq!(probes.len(), 3);
-    let Path { near, far } = path();
+    let Path { near, far, .. } = path();
     for (tunnel, packet) in &probes {
         let (inner, echo) = answer_to(packet);
         // A ready-made reply: from there to here.
@@ -352,7 +353,7 @@ fn an_answer_must_come_from_the_probed_tunnel_and_address_with_its_code_and_only
 #[test]
 fn changes_are_told_once_and_the_newest_only() {
     let start = start();
-    let mut prober = Prober::new(&ProbeKey([3; 32]));
+    let mut prober = Prober::new(WorkerId(7), &ProbeKey([3; 32]));
     prober.put(TunnelId(1), VnetId(1), (&Config::default(), path()), start);
     let told = prober.poll_change().unwrap();
     assert_eq!((told.tunnel, told.state), (TunnelId(1), State::Unknown));

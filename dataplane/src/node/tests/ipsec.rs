@@ -7,7 +7,8 @@ use crate::fib::Nexthop;
 use crate::id::{TunnelId, VnetId, Workers};
 use crate::node::{DropReason, Role};
 use crate::packet::{Carrier, Transmit, Way};
-use crate::program::{Spec, Tunnel, Vnet};
+use crate::program::health::{Direction, Kind, Rate, Recovery, State};
+use crate::program::{Spec, Tunnel, Vnet, health};
 use crate::source;
 use crate::tunnel;
 use crate::tunnel::ipsec::ike::{EspOffer, Identity, IkeOffer, Psk, Times, everything};
@@ -34,6 +35,7 @@ fn ipsec(vnet: u16, is_edge: bool, remote: Option<&str>, allowed: &str) -> Tunne
         esp: EspOffer::default(),
         local_traffic: everything(),
         remote_traffic: everything(),
+        further: Vec::new(),
         times: Times {
             child: Duration::from_secs(20),
             ..Times::default()
@@ -105,12 +107,20 @@ fn sent(end: &mut End) -> Vec<(Way, Vec<u8>)> {
 }
 
 fn pump(ends: &mut [End; 2]) {
+    pump_but(ends, &|_| false);
+}
+
+/// Delivers everything but what goes by lost ways.
+fn pump_but(ends: &mut [End; 2], is_lost: &dyn Fn(Way) -> bool) {
     for _ in 0..50 {
         let mut is_quiet = true;
         for from in 0..2 {
             let from_at = ends[from].at.ip();
             for (way, mut datagram) in sent(&mut ends[from]) {
                 is_quiet = false;
+                if is_lost(way) {
+                    continue;
+                }
                 let to = &mut ends[1 - from];
                 assert_eq!(way.remote.ip(), to.at.ip());
                 let way = Way {
@@ -221,4 +231,99 @@ fn a_tunnel_whose_peer_moves_to_another_address_goes_to_the_worker_of_that() {
         seen[owner(&edge).unwrap()] = true;
     }
     assert!(first < 4 && seen == [true; 4], "{first} {seen:?}");
+}
+
+/// Lets seconds pass.
+fn run(ends: &mut [End; 2], seconds: u32, is_lost: &dyn Fn(Way) -> bool) {
+    for _ in 0..seconds * 10 {
+        for end in &mut *ends {
+            end.now += Duration::from_millis(100);
+            for node in &mut end.crew {
+                node.handle_timeout(end.now);
+            }
+        }
+        pump_but(ends, is_lost);
+    }
+}
+
+/// An edge whose probes of its tunnel have their answers past it.
+fn one_way(kind: Kind) -> [End; 2] {
+    let mut ends = ends(Some(SITE), 3);
+    let mut spec = ends[0].program.spec().clone();
+    let tunnel = spec.tunnels.get_mut(&TunnelId(7)).unwrap();
+    tunnel.health = Some(health::Config {
+        rate: Rate::High,
+        kind,
+        direction: Direction::Unidirectional,
+        target: None,
+        recovery: Recovery::DEFAULT,
+    });
+    ends[0].apply(&spec);
+    pump(&mut ends);
+    ends
+}
+
+fn state(ends: &[End; 2]) -> State {
+    ends[0].tunnels()[0].health.as_ref().unwrap().state
+}
+
+#[test]
+fn answers_of_a_one_way_probe_come_past_the_tunnel_or_not_at_all() {
+    for kind in [Kind::Request, Kind::Reply] {
+        let mut ends = one_way(kind);
+        run(&mut ends, 10, &|_| false);
+        assert_eq!(state(&ends), State::Healthy, "{kind:?}");
+        let (sent, answered) = (
+            ends[0].count(|counters| counters.probes_sent),
+            ends[0].count(|counters| counters.probes_answered),
+        );
+        assert!(sent >= 8 && answered == sent, "{answered} of {sent}");
+        let site = ends[1].count(|counters| counters.echoes_answered + counters.probes_reflected);
+        assert_eq!(site, sent);
+        // Only the way past the tunnel is cut.
+        run(&mut ends, 5, &|way| way.carrier == Carrier::Echo);
+        assert_eq!(state(&ends), State::Down, "{kind:?}");
+        crosses(&mut ends);
+    }
+}
+
+#[test]
+fn a_reply_past_the_tunnel_that_answers_no_probe_is_dropped_and_counted() {
+    let mut ends = one_way(Kind::Request);
+    run(&mut ends, 3, &|_| false);
+    let answered = ends[0].count(|counters| counters.probes_answered);
+    let way = Way::raw(Carrier::Echo, ip(EDGE), ip(SITE));
+    // An id of worker 0, and of nobody; a payload that names the tunnel under a code of nobody.
+    let payload = [&[7; 16][..], &[0, 0, 0, 7]].concat();
+    let reply = |id: u8, payload: &[u8]| [&[0, 0, 0, 0, id, 1, 0, 1][..], payload].concat();
+    let cases = [
+        (reply(0, &payload), DropReason::ProbeForged),
+        (reply(77, &payload), DropReason::ProbeForged),
+        (reply(0, b"ping"), DropReason::ProbeForged),
+        (vec![8, 0, 0, 0, 0, 1, 0, 1], DropReason::Malformed),
+        (vec![0, 0, 0], DropReason::Malformed),
+    ];
+    for (mut message, reason) in cases {
+        let before = ends[0].dropped(reason);
+        let now = ends[0].now;
+        ends[0].next().handle_underlay(way, &mut message, now);
+        ends[0].hand_over();
+        assert_eq!(ends[0].dropped(reason), before + 1, "{message:?}");
+    }
+    assert_eq!(ends[0].count(|counters| counters.probes_answered), answered);
+}
+
+#[test]
+fn what_has_no_outer_address_cannot_be_probed_one_way() {
+    let [mut edge, _] = ends(None, 1);
+    let mut spec = edge.program.spec().clone();
+    let tunnel = spec.tunnels.get_mut(&TunnelId(7)).unwrap();
+    tunnel.health = Some(health::Config {
+        direction: Direction::Unidirectional,
+        ..health::Config::default()
+    });
+    let delta = edge.program.spec().diff(&spec);
+    let applied = edge.program.apply(&delta, &mut |_| Ok(()));
+    let (_, why) = &applied.rejected[0];
+    assert!(why.to_string().contains("unidirectional"), "{why}");
 }
