@@ -22,8 +22,12 @@ use dataplane::tunnel::ipsec::{
     Config, Device, Encapsulation, IkeKeying, Keying, Slot, StaticKeying,
 };
 use dataplane::tunnel::{DATAGRAM_LEN_MAX, Decap};
-use dataplane::wire::esp;
-use dataplane::wire::ikev2::{self, payload};
+use dataplane::wire::ikev2;
+use dataplane::wire::ikev2::payload::{self, Chain, Id, Payload};
+use dataplane::wire::ikev2::proposal::Protocol;
+use dataplane::wire::{echo, esp};
+
+mod gre;
 
 /// Changed messages for each of the corpus: ten thousand in all take some seconds without optimization.
 const CHANGES: u64 = 600;
@@ -81,8 +85,16 @@ fn address(at: usize) -> IpAddr {
     IpAddr::from([[192, 0, 2, 1], [192, 0, 2, 2]][at])
 }
 
+/// A name that makes of IKE_AUTH a message in fragments.
+fn long(at: usize) -> Identity {
+    Identity::KeyId(vec![b'a' + u8::try_from(at).unwrap(); 2500])
+}
+
 fn config(at: usize, esp: Transform, udp: Encapsulation) -> Config {
-    let identity = |at| Identity::Fqdn(format!("peer-{at}.example"));
+    let identity = |at| match esp {
+        Transform::Chacha20Poly1305 => long(at),
+        _ => Identity::Fqdn(format!("peer-{at}.example")),
+    };
     let keying = IkeKeying {
         psk: Psk(b"a key of both".to_vec()),
         local_identity: identity(at),
@@ -95,6 +107,7 @@ fn config(at: usize, esp: Transform, udp: Encapsulation) -> Config {
         },
         local_traffic: everything(),
         remote_traffic: everything(),
+        further: Vec::new(),
         times: Times::default(),
     };
     Config {
@@ -140,12 +153,17 @@ const INNER: [u8; 20] = [
 /// What two devices say to each other from the first request to some packets, under names that say
 /// what it is.
 fn conversation(esp: Transform, udp: Encapsulation) -> Vec<(String, Vec<u8>)> {
-    let now = start();
+    let mut now = start();
     let (mut far, mut far_out, far_slot) = device(1, &config(1, esp, udp), now);
     let (mut near, mut near_out, near_slot) = device(0, &config(0, esp, udp), now);
     let mut said = Vec::new();
     let mut buffer = vec![0; DATAGRAM_LEN_MAX];
-    for turn in 0..12 {
+    for turn in 0..16 {
+        if turn == 10 {
+            // A child SA that is due gets a successor, and is deleted.
+            now += Times::default().child;
+            near.handle_timeout(now, &mut near_out);
+        }
         if turn == 8 {
             near.encap(near_slot, &INNER, now, &mut near_out).unwrap();
             far.encap(far_slot, &INNER, now, &mut far_out).unwrap();
@@ -173,6 +191,40 @@ fn conversation(esp: Transform, udp: Encapsulation) -> Vec<(String, Vec<u8>)> {
     said
 }
 
+/// Payloads as they are before they are sealed, and after they are opened: the kind of the first before them.
+fn chains() -> Vec<(String, Vec<u8>)> {
+    let id = Id {
+        kind: 2,
+        data: b"peer-0.example",
+    };
+    let mut auth = Chain::new();
+    auth.push(&Payload::IdI(id)).push(&Payload::IdR(id));
+    auth.push(&Payload::Auth {
+        method: 2,
+        data: &[7; 32],
+    });
+    auth.push(&Payload::TsI(everything()));
+    auth.push(&Payload::TsR(everything()));
+    auth.push(&Payload::Cp(&[1, 0, 0, 0, 0, 1, 0, 0]));
+    let mut inform = Chain::new();
+    inform.push(&Payload::Delete {
+        protocol: Protocol::ESP,
+        spis: &[1, 2, 3, 4, 5, 6, 7, 8],
+        spi_len: 4,
+    });
+    inform.push(&Payload::Unused {
+        kind: 37,
+        data: &[4; 20],
+    });
+    inform.notify(16_393, &[1, 2]).notify(24, &[]);
+    [("auth", auth), ("inform", inform)]
+        .map(|(name, chain)| {
+            let bytes = [&[chain.first()], chain.bytes()].concat();
+            (format!("payloads-{name}"), bytes)
+        })
+        .to_vec()
+}
+
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/parsers/corpus")
 }
@@ -183,10 +235,14 @@ fn corpus() -> BTreeMap<String, Vec<u8>> {
         for (esp, udp) in [
             (Transform::Aes128Gcm16, Encapsulation::Udp),
             (Transform::Aes256CbcSha256, Encapsulation::Auto),
+            (Transform::Chacha20Poly1305, Encapsulation::Auto),
         ] {
             for (name, message) in conversation(esp, udp) {
                 fs::write(directory().join(name), message).unwrap();
             }
+        }
+        for (name, message) in chains().into_iter().chain(gre::said()) {
+            fs::write(directory().join(name), message).unwrap();
         }
     }
     let files = fs::read_dir(directory()).unwrap();
@@ -201,6 +257,17 @@ fn corpus() -> BTreeMap<String, Vec<u8>> {
 
 /// Every parser that sees the bytes before anything has been authenticated.
 fn parse(bytes: &[u8]) {
+    if let Some((first, chain)) = bytes.split_first()
+        && let Ok(payloads) = payload::parse(*first, chain)
+    {
+        assert!(payloads.len() <= payload::PAYLOADS_MAX);
+    }
+    for is_ipv4 in [true, false] {
+        if let Some(reply) = echo::Echo::reply(bytes, is_ipv4) {
+            assert!(reply.payload.len() + 8 == bytes.len());
+        }
+    }
+    gre::parse(bytes);
     let message = match esp::Datagram::parse(bytes) {
         Some(esp::Datagram::Ike(message)) => message,
         Some(esp::Datagram::Esp(packet)) => {
@@ -224,6 +291,7 @@ fn parse(bytes: &[u8]) {
 /// A responder with an IKE peer and one with static keys, and a stranger at its ports.
 struct Target {
     device: Device,
+    gre: gre::Target,
     out: Outbox,
     now: Instant,
     answers: usize,
@@ -250,6 +318,7 @@ impl Target {
             .unwrap();
         Self {
             device,
+            gre: gre::Target::new(now),
             out,
             now,
             answers: 0,
@@ -257,6 +326,9 @@ impl Target {
     }
 
     fn take(&mut self, carrier: Carrier, bytes: &[u8]) {
+        if carrier == Carrier::Gre {
+            return self.gre.take(bytes, self.now);
+        }
         let way = Way {
             remote: SocketAddr::new(address(0), 500),
             carrier,
@@ -280,15 +352,20 @@ impl Target {
     }
 }
 
-const CARRIERS: [Carrier; 3] = [Carrier::Ike, Carrier::NatT, Carrier::Esp];
+const CARRIERS: [Carrier; 4] = [Carrier::Ike, Carrier::NatT, Carrier::Esp, Carrier::Gre];
 
 #[test]
 fn whatever_becomes_of_a_message_nothing_panics_and_no_packet_comes_out() {
     let corpus = corpus();
     let names: Vec<_> = corpus.keys().map(|name| name.split('-').next()).collect();
-    for carrier in ["ike", "natt", "esp"] {
-        assert!(names.contains(&Some(carrier)), "no {carrier} in the corpus");
+    for kind in ["ike", "natt", "esp", "gre", "payloads"] {
+        assert!(names.contains(&Some(kind)), "no {kind} in the corpus");
     }
+    let fragment = |message: &&Vec<u8>| message.len() > 28 && message[16] == payload::kind::SKF;
+    assert!(
+        corpus.values().filter(fragment).count() >= 4,
+        "no IKE fragments"
+    );
     let mut target = Target::new();
     for (number, (name, message)) in corpus.iter().enumerate() {
         let mut random = Seeded(u64::try_from(number).unwrap());

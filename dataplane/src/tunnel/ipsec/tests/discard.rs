@@ -47,6 +47,24 @@ fn a_replayed_packet_is_discarded() {
 }
 
 #[test]
+fn a_forged_packet_does_not_move_the_window() {
+    for transform in TRANSFORMS {
+        let (mut sender, mut receiver) = pair(transform, false);
+        let early = seal(&mut sender, &ipv4(10));
+        sender.skip_to(1 << 20);
+        let mut far = seal(&mut sender, &ipv4(10));
+        let last = far.len() - 1;
+        far[last] ^= 1;
+        assert_eq!(receiver.open(&mut far, start()), Err(Discard::Forged));
+        let opened = receiver.open(&mut early.clone(), start());
+        assert!(
+            opened.is_ok(),
+            "{transform:?}: it would be left of the window"
+        );
+    }
+}
+
+#[test]
 fn without_the_check_a_packet_is_taken_as_often_as_it_comes() {
     let keys = keys(Transform::Aes128Gcm16, false);
     let mut receiver = Inbound::new(&keys, false, Lifetime::default(), start()).unwrap();
