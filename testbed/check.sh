@@ -11,6 +11,7 @@
 . "$TESTBED/checks-gre.sh"
 . "$TESTBED/checks-sites.sh"
 . "$TESTBED/checks-ecmp.sh"
+. "$TESTBED/checks-ipsec.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

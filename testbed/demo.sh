@@ -45,6 +45,8 @@ site_to_site_apart | the same addresses, another vnet  | ping, GRE    | nobody
 ecmp_shares       | 2000 flows by weight, each on one   | UDP          | three kinds
 ecmp_failover     | a tunnel cut under iperf3 and HTTP | iperf3, wrk  | three kinds
 ecmp_priority     | all of a priority down: the next   | UDP          | GRE of the API
+ipsec_strongswan  | IPsec tunnel of the API            | ping, curl   | strongSwan
+ipsec_site        | IPsec, IP protocol 50              | ping, iperf3 | our site
 spoof             | forged packets out of site 2       | ping         | nobody
 route_delete      | a route deleted: 100 ms, no loss   | API, ping    | origin2 stays
 kill_and_recover  | kill -9 of the edge, restart       | curl         | both, within 10 s

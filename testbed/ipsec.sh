@@ -1,29 +1,27 @@
 #!/bin/bash
 # IPsec against strongSwan: `portcullis site` and a charon with user-space ESP in two namespaces, one case each.  ipsec.sh [CASE...]
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+. "$TESTBED/charon.sh"
 
 # case | what is proved
 CASES='
 initiator   | we begin, strongSwan answers; packets cross, nothing is lost while both rekey
 responder   | strongSwan begins, we answer; packets cross, nothing is lost while both rekey
+children    | we begin two child SAs, one for each network behind strongSwan; both carry packets and are rekeyed
 wrong_psk   | two keys: nothing comes up, and our side says why
 no_proposal | nothing in common: nothing comes up, and our side says what each offered
 '
 US=pc-ipsec-us THEM=pc-ipsec-them
 OUR_END=198.51.100.1 THEIR_END=198.51.100.2
-OUR_HOST=10.1.0.1 THEIR_HOST=10.2.0.1
+OUR_HOST=10.1.0.1 THEIR_HOST=10.2.0.1 THEIR_OTHER=10.3.0.1
 DIR=$RUN/ipsec
-VICI=unix://$DIR/charon.vici
+CHARON=ipsec-them
 
 need_for_ipsec() {
   need ip iproute2
   need ping iputils-ping
   need jq jq
-  need unshare util-linux
-  need swanctl strongswan-swanctl
-  [ -x /usr/lib/ipsec/charon ] || NEEDED+=(strongswan-charon)
-  [ -e /usr/lib/ipsec/plugins/libstrongswan-gcm.so ] || NEEDED+=(libstrongswan-standard-plugins)
-  [ -e /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so ] || NEEDED+=(libcharon-extra-plugins)
+  need_for_charon
 }
 
 make_namespaces() {
@@ -34,6 +32,7 @@ make_namespaces() {
   ip -n "$THEM" addr add "$THEIR_END/24" dev ipsec0
   ip -n "$US" addr add "$OUR_HOST/32" dev lo
   ip -n "$THEM" addr add "$THEIR_HOST/32" dev lo
+  ip -n "$THEM" addr add "$THEIR_OTHER/32" dev lo
   local ns
   for ns in "$US" "$THEM"; do
     ip -n "$ns" link set lo up
@@ -41,7 +40,7 @@ make_namespaces() {
   done
 }
 
-# write_site INITIATES PSK ESP
+# write_site INITIATES PSK ESP [MORE]
 write_site() {
   cat >"$DIR/site.toml" <<TOML
 admin_socket = "$DIR/site.sock"
@@ -58,32 +57,15 @@ initiates = $1
 esp = ["$3"]
 rekey_secs = 4
 rekey_ike_secs = 9
-routes = ["$THEIR_HOST/32"]
+routes = ["$THEIR_HOST/32", "$THEIR_OTHER/32"]
+${4:-}
 TOML
 }
 
 # write_charon ESP
 write_charon() {
-  cat >"$DIR/strongswan.conf" <<CONF
-charon {
-  load = random nonce openssl aes sha1 sha2 hmac gcm curve25519 kdf vici socket-default kernel-libipsec kernel-netlink updown
-  plugins {
-    vici { socket = $VICI }
-    kernel-libipsec { allow_peer_ts = yes }
-    kernel-netlink { fwmark = !0x42 }
-    socket-default { fwmark = 0x42 }
-  }
-  filelog {
-    log {
-      path = $LOGS/ipsec-charon.log
-      default = 1
-      flush_line = yes
-    }
-  }
-  pidfile = $DIR/charon.lock
-}
-CONF
-  cat >"$DIR/swanctl.conf" <<CONF
+  mkdir -p "$RUN/$CHARON"
+  cat >"$RUN/$CHARON/swanctl.conf" <<CONF
 connections {
   us {
     version = 2
@@ -106,6 +88,14 @@ connections {
         life_time = 60s
         updown = /usr/lib/ipsec/_updown iptables
       }
+      other {
+        local_ts = $THEIR_OTHER/32
+        remote_ts = $OUR_HOST/32
+        esp_proposals = $1
+        rekey_time = 5s
+        life_time = 60s
+        updown = /usr/lib/ipsec/_updown iptables
+      }
     }
   }
 }
@@ -119,21 +109,8 @@ secrets {
 CONF
 }
 
-start_charon() {
-  rm -f "$DIR/charon.vici"
-  # A run directory of its own: another charon of the machine is left alone.
-  start ipsec-charon "$THEM" env "STRONGSWAN_CONF=$DIR/strongswan.conf" \
-    unshare -m bash -c 'mount -t tmpfs tmp /run && exec /usr/lib/ipsec/charon'
-  ready ipsec-charon test -S "$DIR/charon.vici"
-  swan --load-all --file "$DIR/swanctl.conf" >>"$LOGS/ipsec-swanctl.log" 2>&1 ||
-    die "strongSwan refuses its configuration: see $LOGS/ipsec-swanctl.log"
-}
-
-swan() {
-  local command=$1
-  shift
-  STRONGSWAN_CONF=$DIR/strongswan.conf timeout 20 swanctl "$command" --uri "$VICI" "$@"
-}
+start_charon() { charon_start "$CHARON" "$THEM"; }
+swan() { charon_ask "$CHARON" "$@"; }
 
 start_site() {
   start ipsec-site "$US" "$BIN" site --config "$DIR/site.toml"
@@ -169,6 +146,20 @@ case_responder() {
   swan --initiate --child net >>"$LOGS/ipsec-swanctl.log" 2>&1 || note "strongSwan: $(tail -n 1 "$LOGS/ipsec-swanctl.log")"
   wait_for 10 "the tunnel" is_up && crosses "$THEM" "$THEIR_HOST" "$OUR_HOST"
 }
+
+case_children() {
+  local host
+  write_site true "a key of both" aes128-gcm16 "$(for host in "$THEIR_HOST" "$THEIR_OTHER"; do
+    printf '[[ipsec.child]]\nlocal = ["%s/32"]\nremote = ["%s/32"]\n' "$OUR_HOST" "$host"
+  done)"
+  write_charon aes128gcm16
+  start_charon
+  start_site
+  wait_for 10 "both child SAs" has_children 2 || return 1
+  crosses "$US" "$OUR_HOST" "$THEIR_HOST" && crosses "$US" "$OUR_HOST" "$THEIR_OTHER" || return 1
+  wait_for 5 "both child SAs again" has_children 2
+}
+has_children() { [ "$(tunnel '[.[0].ipsec.children[] | select(.sends)] | length')" = "$1" ]; }
 
 case_wrong_psk() {
   write_site true "another key" aes128-gcm16
@@ -209,12 +200,12 @@ says() {
 
 clean() {
   stop ipsec-site
-  stop ipsec-charon
+  stop "$CHARON"
   local ns
   for ns in "$US" "$THEM"; do
     ! has_ns "$ns" || ip netns del "$ns" || true
   done
-  rm -rf "$DIR"
+  rm -rf "$DIR" "${RUN:?}/$CHARON"
 }
 
 require_root

@@ -61,4 +61,6 @@ trap - EXIT
 "$TESTBED/down.sh"
 step "IPsec against strongSwan"
 "$TESTBED/ipsec.sh"
+step "ESP against a real Linux kernel"
+"$TESTBED/xfrm.sh"
 step "everything passed"

@@ -2,6 +2,7 @@
 # Makes the world and brings it up: namespaces, origins, edge, sites; configures it through the API; writes testbed/run/env.
 # Safe to repeat: a world that is up stays, what died in it is started again, ruins of a crash are cleared first.
 #   API_TRACE=1 up.sh   prints every API call as a curl command
+#   up.sh ipsec         and the part of IPsec beside it: ipsec-world.sh draws it
 #   up.sh gre           makes the world of GRE beside it: gre.sh draws it
 #   up.sh site-to-site  adds sites that reach each other: sites.sh draws them
 #   up.sh ecmp          adds a network behind tunnels of three kinds: ecmp.sh draws it
@@ -11,6 +12,7 @@
 . "$TESTBED/gre.sh"
 . "$TESTBED/sites.sh"
 . "$TESTBED/ecmp.sh"
+. "$TESTBED/ipsec-world.sh"
 
 write_edge_toml() {
   cat >"$RUN/edge.toml" <<TOML
@@ -135,9 +137,9 @@ wait_for_tunnels() {
 
 require_root
 take_lock
-case "$*" in
-  '' | gre | site-to-site | ecmp) ;;
-  *) die "usage: up.sh [gre|site-to-site|ecmp]" ;;
+case $* in
+  '' | gre | site-to-site | ecmp | ipsec) ;;
+  *) die "usage: up.sh [gre|site-to-site|ecmp|ipsec]" ;;
 esac
 if [ "${1:-}" = gre ]; then
   need_for_gre
@@ -151,6 +153,7 @@ fi
 need_for_world
 [ "${1:-}" != site-to-site ] || need_for_sites
 [ "${1:-}" != ecmp ] || need_for_ecmp
+[ "${1:-}" != ipsec ] || need_for_ipsec_world
 [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
 install_needed
 if ! world_runs; then
@@ -165,4 +168,9 @@ case ${1:-} in
   site-to-site) sites_up ;;
   ecmp) ecmp_up ;;
 esac
+if [ "${1:-}" = ipsec ]; then
+  BIN=$PORTCULLIS_BIN
+  ipsec_world_up
+  say "ipsec: ip netns exec pc-edge ping -I $SOURCE_IPSEC 10.0.0.50 (strongSwan), 10.3.0.50 (portcullis site)"
+fi
 say "the world is up: see $RUN/env"

@@ -78,7 +78,17 @@ macro_rules! checks {
         fn every_check_of_the_testbed_is_a_test() {
             let mut tested = vec![$($($check),+),+];
             tested.sort_unstable();
-            let files = ["paths", "faults", "underlay", "userspace", "names", "gre", "sites", "ecmp"];
+            let files = [
+                "paths",
+                "faults",
+                "underlay",
+                "userspace",
+                "names",
+                "gre",
+                "sites",
+                "ecmp",
+                "ipsec",
+            ];
             let scripts = files.map(|subject| {
                 let file = format!("checks-{subject}.sh");
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -140,6 +150,8 @@ checks! {
     flows_keep_to_one_tunnel_and_spread_by_weight: "ecmp_shares";
     a_cut_tunnel_hands_its_flows_over_and_the_others_lose_nothing: "ecmp_failover";
     the_next_priority_carries_all_where_all_tunnels_of_one_are_down: "ecmp_priority";
+    strongswan_carries_a_vnet_that_the_api_made_and_may_crash: "ipsec_strongswan";
+    our_own_site_carries_ipsec_and_answers_past_it: "ipsec_site";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";

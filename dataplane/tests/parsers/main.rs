@@ -93,7 +93,9 @@ fn long(at: usize) -> Identity {
 fn config(at: usize, esp: Transform, udp: Encapsulation) -> Config {
     let identity = |at| match esp {
         Transform::Chacha20Poly1305 => long(at),
-        _ => Identity::Fqdn(format!("peer-{at}.example")),
+        Transform::Aes128Gcm16 | Transform::Aes256Gcm16 | Transform::Aes256CbcSha256 => {
+            Identity::Fqdn(format!("peer-{at}.example"))
+        }
     };
     let keying = IkeKeying {
         psk: Psk(b"a key of both".to_vec()),

@@ -1,0 +1,100 @@
+# shellcheck shell=bash
+# Checks of IPsec tunnels that the API made, in a world of their own beside the edge's. Sourced by check.sh.
+
+. "$TESTBED/ipsec-world.sh"
+
+# The world is left as it was found: with its IPsec part, or without.
+begin_ipsec() {
+  need_for_ipsec_world
+  install_needed
+  ipsec_is_up || trap ipsec_world_down EXIT
+  ipsec_world_up
+  . "$RUN/ipsec.env"
+}
+
+through() { in_ns pc-edge ping -n -q -i 0.05 -W 2 -I "$SOURCE_IPSEC" "$@"; }
+ipsec_health() { [ "$(ipsec_shown "$1" .health.state)" = "$2" ]; }
+answers_by_vpn() { [ "$(get --resolve "vpn.example.com:80:$EDGE_IP" http://vpn.example.com/)" = originipsec ]; }
+mss() { in_ns pc-ipsec-origin nft -j list counter inet portcullis "$1" | jq -r '[.nftables[].counter // empty | .packets] | add'; }
+
+# The customer's name, its origin's address that two others have too, all sizes, all the way, and back after a crash.
+check_ipsec_strongswan() {
+  local seen
+  begin_ipsec
+  wait_for 10 "probes to be answered" ipsec_health "$TUNNEL_IPSEC" healthy
+  seen=$(through -c 20 10.0.0.50)
+  expect_like "$seen" '* 0% packet loss*' "20 echoes"
+  expect "$(get --resolve "vpn.example.com:80:$EDGE_IP" http://vpn.example.com/)" originipsec "the public name"
+  answers_by_others
+  expect_like "$(through -c 3 -s 1372 -M 'do' 10.0.0.50)" '* 0% packet loss*' "packets of the tunnel's MTU, uncut"
+  expect_like "$(through -c 3 -s 4000 10.0.0.50)" '* 0% packet loss*' "packets of 4028 bytes, cut"
+  seen=$(in_ns pc-edge ping -n -c 1 -W 2 -s 1373 -M 'do' -I "$SOURCE_IPSEC" 10.0.0.50 2>&1 || true)
+  expect_like "$seen" '*mtu*1400*' "a byte more, uncut"
+  ipsec_hops
+  in_ns pc-edge timeout 30 iperf3 -c 10.0.0.50 -B "$SOURCE_IPSEC" -n 24M
+  in_ns pc-edge timeout 30 iperf3 -c 10.0.0.50 -B "$SOURCE_IPSEC" -n 24M -R
+  expect "$(mss mss_too_big)" 0 "SYNs with segments that do not fit"
+  [ "$(mss mss_fits)" -ge 3 ]
+  expect "$(ipsec_shown "$TUNNEL_IPSEC" '.ipsec_status.children[0] | "\(.transform) \(.is_in_udp)"')" 'aes128-gcm16 true' "the child SA"
+  expect_like "$("$BIN" show tunnels --socket "$EDGE_SOCKET")" '*strongswan*' "show tunnels"
+  ipsec_crash
+}
+
+answers_by_others() {
+  expect "$(get http://app.example.com/)" origin1 "the same address in the default vnet"
+  expect "$(get http://wiki.example.com/)" origin2 "the same address in the second vnet"
+}
+
+# Hop by hop: us, the customer's router, the origin.
+ipsec_hops() {
+  local ttl seen
+  for ttl in 1 2 3; do
+    seen=$(in_ns pc-edge ping -n -c 1 -W 2 -t "$ttl" -I "$SOURCE_IPSEC" 10.0.0.50 | sed -n 's/^From \([0-9.]*\) .*/\1/p; s/.* bytes from \([0-9.]*\): .*/\1/p' || true)
+    say "hop $ttl: $seen"
+  done
+  expect "$seen" 10.0.0.50 "the last hop"
+}
+
+# strongSwan is killed, and returns: seen by the probes, shown by the API, and its name answers again.
+ipsec_crash() {
+  stop ipsec-charon KILL
+  wait_for 10 "the tunnel to be down" ipsec_health "$TUNNEL_IPSEC" down
+  expect_like "$(status --resolve "vpn.example.com:80:$EDGE_IP" http://vpn.example.com/)" '5??' "the name meanwhile"
+  expect_like "$(through -c 3 10.3.0.50)" '* 0% packet loss*' "the vnet's other tunnel meanwhile"
+  answers_by_others
+  charon_start ipsec-charon pc-ipsec-site
+  wait_for 20 "the name to answer again" answers_by_vpn
+  wait_for 10 "probes to be answered again" ipsec_came_back
+  say "history: $(ipsec_shown "$TUNNEL_IPSEC" '[.health.history[] | "\(.from) to \(.to)"] | join(", ")')"
+}
+ipsec_came_back() { ipsec_health "$TUNNEL_IPSEC" degraded || ipsec_health "$TUNNEL_IPSEC" healthy; }
+
+# Our own site as the customer's router: IP protocol 50, probes both ways, and its neighbour of the same vnet.
+check_ipsec_site() {
+  begin_ipsec
+  wait_for 10 "probes to be answered" ipsec_health "$TUNNEL_IPSEC_OURS" healthy
+  expect_like "$(through -c 20 10.3.0.50)" '* 0% packet loss*' "20 echoes"
+  expect "$(ipsec_shown "$TUNNEL_IPSEC_OURS" '.ipsec_status.children[0].is_in_udp')" false "whether it goes in UDP"
+  expect_like "$(through -c 3 -s 4000 10.3.0.50)" '* 0% packet loss*' "packets of 4028 bytes, cut"
+  in_ns pc-edge timeout 30 iperf3 -c 10.3.0.50 -B "$SOURCE_IPSEC" -n 100M
+  in_ns pc-edge timeout 30 iperf3 -c 10.3.0.50 -B "$SOURCE_IPSEC" -n 100M -R
+  wait_for 10 "an answer from the neighbour behind strongSwan" \
+    in_ns pc-ipsec-ours ping -n -c 1 -W 1 -I 10.3.0.50 10.0.0.50
+  ipsec_one_way
+}
+
+# Answers to unidirectional probes come past the tunnel: they are there as long as the customer's router answers, and not without.
+ipsec_one_way() {
+  local kind path=/accounts/$ACCOUNT_ID/magic/ipsec_tunnels/$TUNNEL_IPSEC_OURS
+  for kind in request reply; do
+    api PUT "$path" "{\"health_check\":{\"direction\":\"unidirectional\",\"type\":\"$kind\"}}" >/dev/null
+    wait_for 10 "answers past the tunnel, $kind" ipsec_health "$TUNNEL_IPSEC_OURS" healthy
+    in_ns pc-edge nft add table inet oneway
+    in_ns pc-edge nft add chain inet oneway in '{ type filter hook prerouting priority -400; }'
+    in_ns pc-edge nft add rule inet oneway in ip saddr 198.51.100.14 icmp type echo-reply drop
+    wait_for 10 "the tunnel to be down without them, $kind" ipsec_health "$TUNNEL_IPSEC_OURS" down
+    in_ns pc-edge nft delete table inet oneway
+    say "$kind: answers come past the tunnel"
+  done
+  api PUT "$path" '{"health_check":{"direction":"bidirectional","type":"request"}}' >/dev/null
+}

@@ -1,0 +1,197 @@
+# shellcheck shell=bash
+# The world `ipsec`: a third vnet of the edge, made through the API, whose customers come by IPsec. Sourced by up.sh and check.sh.
+#
+#   pc-edge ══ ESP in UDP, IKEv2 ══ pc-ipsec-site   strongSwan 5.9 ── pc-ipsec-origin 10.0.0.50   vpn.example.com
+#           ══ ESP, IP protocol 50 ══ pc-ipsec-ours   portcullis site   10.3.0.50
+# All of it is in the vnet `ipsec`; 10.0.0.50 is in the two others, too.
+
+. "$TESTBED/world.sh"
+. "$TESTBED/charon.sh"
+
+IPSEC_NAMESPACES=(pc-ipsec-site pc-ipsec-origin pc-ipsec-ours)
+IPSEC_PROCESSES=(ipsec-charon ipsec-ours ipsec-nginx ipsec-iperf ipsec-iperf-ours)
+
+need_for_ipsec_world() {
+  need_for_charon
+  need iperf3 iperf3
+  need tshark tshark
+}
+
+ipsec_is_up() { [ -e "$RUN/ipsec.env" ] && has_ns pc-ipsec-site; }
+
+ipsec_world_up() {
+  ipsec_is_up && return 0
+  ipsec_world_down
+  ipsec_namespaces
+  ipsec_origin
+  ipsec_configure
+  ipsec_charon
+  ipsec_ours
+  SOURCE_IPSEC=$("$BIN" show sources --json --socket "$EDGE_SOCKET" | jq -er 'map(select(.vnet_name == "ipsec")) | .[0].ipv4')
+  cat >"$RUN/ipsec.env" <<ENV
+VNET_IPSEC=$VNET_IPSEC
+SOURCE_IPSEC=$SOURCE_IPSEC
+TUNNEL_IPSEC=$TUNNEL_IPSEC
+TUNNEL_IPSEC_OURS=$TUNNEL_IPSEC_OURS
+RECORD_IPSEC=$RECORD_IPSEC
+ENV
+  wait_for 20 "strongSwan's tunnel" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.0.0.50
+  wait_for 20 "our site's tunnel" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.3.0.50
+}
+
+ipsec_namespaces() {
+  local ns
+  for ns in "${IPSEC_NAMESPACES[@]}"; do
+    ip netns add "$ns"
+    ip -n "$ns" link set lo up
+    in_ns "$ns" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad; echo 1 >/proc/sys/net/ipv4/ip_forward
+      echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter'
+  done
+  plug pc-ipsec-site 198.51.100.13 ipsec-site
+  plug pc-ipsec-ours 198.51.100.14 ipsec-ours
+  link pc-ipsec-site lan0 pc-ipsec-origin lan0
+  ip -n pc-ipsec-site addr add 10.0.0.1/24 dev lan0
+  ip -n pc-ipsec-site addr add 10.255.1.1/32 dev lo
+  ip -n pc-ipsec-origin addr add 10.0.0.50/24 dev lan0
+  ip -n pc-ipsec-origin addr add fd00:10::50/64 dev lan0 nodad
+  ip -n pc-ipsec-origin route add default via 10.0.0.1
+  ip -n pc-ipsec-ours addr add 10.3.0.1/32 dev lo
+  ip -n pc-ipsec-ours addr add 10.3.0.50/32 dev lo
+  # The segment sizes that clients are told.
+  in_ns pc-ipsec-origin nft -f - <<'NFT'
+table inet portcullis {
+  counter mss_fits { }
+  counter mss_too_big { }
+  chain input {
+    type filter hook input priority 0; policy accept;
+    iifname "lan0" tcp flags & (syn | ack) == syn tcp option maxseg size <= 1360 counter name mss_fits
+    iifname "lan0" tcp flags & (syn | ack) == syn tcp option maxseg size > 1360 counter name mss_too_big
+  }
+}
+NFT
+}
+
+ipsec_origin() {
+  local dir=$RUN/originipsec
+  mkdir -p "$dir/upload" "$dir/tmp"
+  write_nginx_conf ipsec >"$dir/nginx.conf"
+  start ipsec-nginx pc-ipsec-origin nginx -e "$LOGS/ipsec-nginx.log" -c "$dir/nginx.conf"
+  start ipsec-iperf pc-ipsec-origin iperf3 -s -B 10.0.0.50
+  start ipsec-iperf-ours pc-ipsec-ours iperf3 -s -B 10.3.0.50
+  wait_for 10 "the origin behind IPsec" in_ns pc-ipsec-origin curl -s -o /dev/null http://10.0.0.50/
+}
+
+# As a customer does it: a network, two tunnels, a key that we made and one that the API made, routes to the far sides, a name.
+ipsec_configure() {
+  local account=/accounts/$ACCOUNT_ID
+  VNET_IPSEC=$(api POST "$account/teamnet/virtual_networks" '{"name":"ipsec"}' | field id)
+  TUNNEL_IPSEC=$(ipsec_tunnel strongswan 198.51.100.13 10.255.1.0 '{"psk":"a key that the customer chose"}')
+  TUNNEL_IPSEC_OURS=$(ipsec_tunnel ours 198.51.100.14 10.255.1.2 '{"replay_protection":true}')
+  PSK_OURS=$(api POST "$account/magic/ipsec_tunnels/$TUNNEL_IPSEC_OURS/psk_generate" '{}' | field psk)
+  ipsec_route 10.0.0.0/24 10.255.1.1
+  ipsec_route 10.3.0.0/24 10.255.1.3
+  RECORD_IPSEC=$(record A vpn.example.com 10.0.0.50 "$VNET_IPSEC")
+}
+
+# ipsec_tunnel NAME CUSTOMER INTERFACE MORE: prints its id.
+ipsec_tunnel() {
+  api POST "/accounts/$ACCOUNT_ID/magic/ipsec_tunnels" "$(jq -nc --arg n "$1" --arg c "$2" --arg i "$3/31" --arg v "$VNET_IPSEC" \
+    --argjson more "$4" '{name:$n, cloudflare_endpoint:"198.51.100.1", customer_endpoint:$c, interface_address:$i,
+      virtual_network_id:$v, health_check:{type:"request", rate:"high"}} + $more')" | field id
+}
+
+ipsec_route() {
+  api POST "/accounts/$ACCOUNT_ID/magic/routes" "$(jq -nc --arg p "$1" --arg n "$2" --arg v "$VNET_IPSEC" \
+    '{prefix:$p, nexthop:$n, priority:100, virtual_network_id:$v}')" >/dev/null
+}
+
+# ipsec_shown TUNNEL JQ: something that the API shows of the tunnel.
+ipsec_shown() {
+  api GET "/accounts/$ACCOUNT_ID/magic/ipsec_tunnels/$1" | jq -r ".ipsec_tunnel | $2"
+}
+
+# The customer's router: strongSwan begins, by the name that the API gave it.
+ipsec_charon() {
+  mkdir -p "$RUN/ipsec-charon"
+  cat >"$RUN/ipsec-charon/swanctl.conf" <<CONF
+connections {
+  edge {
+    version = 2
+    local_addrs = 198.51.100.13
+    remote_addrs = 198.51.100.1
+    proposals = aes256gcm16-prfsha256-x25519
+    encap = yes
+    dpd_delay = 5s
+    keyingtries = 0
+    local { auth = psk
+      id = $(ipsec_shown "$TUNNEL_IPSEC" .ike_identities.fqdn) }
+    remote { auth = psk
+      id = 198.51.100.1 }
+    children {
+      net {
+        local_ts = 10.0.0.0/24,10.255.1.1/32
+        remote_ts = 100.64.0.0/12,10.255.1.0/32,10.3.0.0/24
+        esp_proposals = aes128gcm16
+        start_action = start
+        close_action = start
+        updown = /usr/lib/ipsec/_updown iptables
+      }
+    }
+  }
+}
+secrets {
+  ike-edge {
+    secret = "a key that the customer chose"
+  }
+}
+CONF
+  charon_start ipsec-charon pc-ipsec-site
+}
+
+ipsec_ours() {
+  cat >"$RUN/ipsec-ours.toml" <<TOML
+admin_socket = "$STATE/ipsec-ours.sock"
+[router]
+tun = "pc-tun"
+address = "10.3.0.1"
+lan = ["10.3.0.0/24"]
+interface = ["10.255.1.3/31"]
+[ipsec]
+local = "198.51.100.14"
+remote = "198.51.100.1"
+psk = "$PSK_OURS"
+local_identity = "$(ipsec_shown "$TUNNEL_IPSEC_OURS" .ike_identities.fqdn)"
+remote_identity = "198.51.100.1"
+encapsulation = "auto"
+routes = ["100.64.0.0/12", "10.0.0.0/24"]
+TOML
+  start ipsec-ours pc-ipsec-ours "$BIN" site --config "$RUN/ipsec-ours.toml"
+  ready ipsec-ours "$BIN" show tunnels --socket "$STATE/ipsec-ours.sock"
+}
+
+# What it made at the edge goes with it, if the edge is still there.
+ipsec_world_down() {
+  local name ns
+  if [ -e "$RUN/ipsec.env" ] && pid_of edge >/dev/null; then
+    ipsec_unconfigure || note "something of the IPsec world is left at the edge"
+  fi
+  for name in "${IPSEC_PROCESSES[@]}"; do
+    stop "$name"
+  done
+  for ns in "${IPSEC_NAMESPACES[@]}"; do
+    ! has_ns "$ns" || ip netns del "$ns" || true
+  done
+  rm -rf "${RUN:?}"/ipsec.env "$RUN"/ipsec-charon "$RUN"/ipsec-ours.toml "$RUN"/originipsec
+}
+
+ipsec_unconfigure() {
+  local account=/accounts/$ACCOUNT_ID route
+  . "$RUN/ipsec.env"
+  api DELETE "/zones/$ZONE_ID/dns_records/$RECORD_IPSEC" >/dev/null
+  for route in $(api GET "$account/magic/routes" | jq -r --arg v "$VNET_IPSEC" '.routes[] | select(.virtual_network_id == $v) | .id'); do
+    api DELETE "$account/magic/routes/$route" >/dev/null
+  done
+  api DELETE "$account/magic/ipsec_tunnels/$TUNNEL_IPSEC" >/dev/null
+  api DELETE "$account/magic/ipsec_tunnels/$TUNNEL_IPSEC_OURS" >/dev/null
+  api DELETE "$account/teamnet/virtual_networks/$VNET_IPSEC" >/dev/null
+}
