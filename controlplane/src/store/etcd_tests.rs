@@ -79,7 +79,7 @@ impl Server {
         });
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -88,6 +88,11 @@ impl Server {
 
     fn config(&self) -> Config {
         parse(&format!("etcd://127.0.0.1:{}/test", self.port)).unwrap()
+    }
+
+    /// The same, whether it answers or not.
+    pub(crate) fn lazy(&self) -> Etcd {
+        Etcd::new(self.config()).unwrap()
     }
 
     pub(crate) fn open(&self) -> Etcd {
@@ -114,7 +119,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-fn wait(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut is: impl FnMut() -> bool) {
     let turns = WITHIN.as_millis() / TURN.as_millis();
     for _ in 0..turns {
         if is() {

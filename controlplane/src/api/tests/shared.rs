@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{World, options};
 use crate::scratch::Directory;
-use crate::store::Store as _;
-use crate::store::etcd_tests::Server;
+use crate::store::etcd_tests::{Server, wait};
+use crate::store::{Store as _, Write};
 use crate::{ControlPlane, MasterKey, NoNode, Options};
 
 /// A control plane of its own on the same etcd; the first one's token is everybody's.
@@ -135,4 +135,76 @@ async fn a_change_of_many_objects_costs_a_shared_store_one_more_for_the_log() {
         .get(&format!("/accounts/{}/audit_logs?per_page=1", one.account))
         .await;
     assert_eq!(log["result_info"]["total_count"], json!(126), "{log}");
+}
+
+#[tokio::test]
+async fn a_node_starts_from_its_sealed_copy_with_the_key_only() {
+    let mut server = Server::start();
+    let directory = Directory::new();
+    let with = |key| Options {
+        key: Some(key),
+        ..options(&directory)
+    };
+    let key = MasterKey::generate().unwrap();
+    let plane = ControlPlane::open_shared(Box::new(server.lazy()), with(key)).unwrap();
+    let mut world = World::of(plane.clone(), Directory::new());
+    world.account = super::id(&world.get("/accounts").await.1["result"][0]);
+    let path = format!("/accounts/{}/wireguard_tunnels", world.account);
+    let given = "CQ8LDzDhyPLSA09hVmYCFlaVXJdRTtGFvRbgYFnHcm8=";
+    let body = json!({"name": "a", "generate_peer_key": true, "preshared_key": given});
+    world.made(&path, body).await;
+    let spec = plane.spec();
+    let copy = directory.0.join("copy.redb");
+    let has = |text: &str| {
+        let file = std::fs::read(&copy).unwrap();
+        file.windows(text.len()).any(|w| w == text.as_bytes())
+    };
+    wait("the copy of the tunnel", || has("tunnel/"));
+    assert!(has("sealed:1:") && !has(given));
+    drop((world, plane));
+    server.stop();
+    let mut opened = None;
+    let mut open = |key| {
+        wait("the copy to be closed", || {
+            let again = ControlPlane::open_shared(Box::new(server.lazy()), with(key));
+            let is_closed = !matches!(again, Err(crate::OpenError::InUse { .. }));
+            opened = is_closed.then_some(again);
+            is_closed
+        });
+        opened.take().unwrap()
+    };
+    assert_eq!(open(key).unwrap().spec().tunnels, spec.tunnels);
+    let why = open(MasterKey::generate().unwrap()).unwrap_err();
+    let why = format!("{}", std::error::Error::source(&why).unwrap());
+    assert!(why.contains("sealed with another key"), "{why}");
+}
+
+#[tokio::test]
+async fn what_an_older_version_left_in_etcd_in_clear_is_sealed_in_as_many_steps_as_it_takes() {
+    const IDENTITIES: usize = 300;
+    let server = Server::start();
+    let clear = "cLearcLearcLearcLearcLearcLearcLearcLearcLc=";
+    let identity = |_| {
+        let account = crate::model::HexId::random();
+        let value = json!({"account_id": account, "private_key": clear});
+        Write {
+            key: format!("identity/{account}"),
+            value: Some(value.to_string().into_bytes()),
+        }
+    };
+    let old: Vec<Write> = (0..IDENTITIES).map(identity).collect();
+    server.open().replace(7, &old).unwrap();
+    let one = world(&server, MasterKey::generate().unwrap(), None).await;
+    let (mut sealed, mut plain) = (0, 0);
+    let shown = server.open().load(&mut |key, value| {
+        let text = String::from_utf8_lossy(value);
+        sealed += usize::from(key.starts_with("identity/") && text.contains("sealed:1:"));
+        plain += usize::from(text.contains(clear));
+        Ok(())
+    });
+    shown.unwrap();
+    assert_eq!((sealed, plain), (IDENTITIES, 0));
+    let snapshot = one.plane.objects().snapshot();
+    let mut keys = snapshot.identities.iter();
+    assert!(keys.all(|identity| identity.private_key.to_base64() == clear));
 }
