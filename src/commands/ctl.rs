@@ -8,7 +8,7 @@ use hyper::{Method, Uri};
 use serde_json::{Map, Value};
 
 use super::objects::{Api, Noun, complaint};
-use super::{apply, token};
+use super::{apply, audit, token};
 use crate::{client, table};
 
 /// Arguments of `portcullis ctl`.
@@ -31,6 +31,7 @@ use crate::{client, table};
   portcullis ctl token create name=ci permissions=\"DNS Write, Zone Read\" --zone example.com     shown once
   portcullis ctl tunnel delete office --dry-run        what would go along
   portcullis ctl explain app.example.com               the record, routes and tunnels of a request, and why
+  portcullis ctl audit zone.name=example.com           who changed what, when and from where
   portcullis ctl apply -f objects.toml                 shows the difference to a file, then asks
 
 A field is KEY=VALUE; a VALUE that is JSON (true, 5, [\"a\"], {\"b\":1}) is sent as such.")]
@@ -94,6 +95,8 @@ enum What {
         /// The host name.
         host: String,
     },
+    /// Who changed what, when and from where.
+    Audit(audit::Args),
     /// Bring what exists in line with a file of objects: shows the difference, then asks.
     Apply(apply::Args),
 }
@@ -160,6 +163,7 @@ async fn act(args: &Args) -> anyhow::Result<()> {
         What::App(words) => (Noun::App, words),
         What::Token(words) => (Noun::Token, words),
         What::Explain { host } => return explain(args, &api, host).await,
+        What::Audit(wanted) => return audit::run(wanted, &api, args.json).await,
         What::Apply(file) => return apply::run(file, &api, args.json).await,
     };
     if words.dry_run && words.verb != Verb::Delete {

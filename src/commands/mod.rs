@@ -3,6 +3,7 @@
 mod objects;
 
 mod apply;
+mod audit;
 mod token;
 pub(crate) mod backup;
 pub(crate) mod control;

@@ -237,10 +237,11 @@ impl Api {
     }
 
     /// Every page of a list. Fifty rows a page is what every list allows.
-    async fn all(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+    pub(super) async fn all(&self, path: &str) -> anyhow::Result<Vec<Value>> {
         let mut rows = Vec::new();
+        let joint = if path.contains('?') { '&' } else { '?' };
         for page in 1.. {
-            let page = format!("{path}?page={page}&per_page=50");
+            let page = format!("{path}{joint}page={page}&per_page=50");
             let Value::Array(mut more) = self.call(Method::GET, &page, None).await? else {
                 bail!("{path} is not a list")
             };

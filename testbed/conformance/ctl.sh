@@ -96,6 +96,14 @@ ctl token delete ctl-reader >/dev/null
 PORTCULLIS_TOKEN=$secret ctl vnet list >"$WORK/out" 2>&1 && fail "a token that is gone was good"
 printf 'ok      ctl token\n'
 
+audit=$(ctl audit zone.name=apply.example.com)
+has "the audit log" "$audit" 'first +127.0.0.1 +delete +zone +[0-9a-f]{32} +apply.example.com'
+has "what changed" "$audit" 'proxied: false -> true'
+[ "$(ctl audit zone.name=apply.example.com action.type=delete --json | grep -c '"when"')" -lt "$(wc -l <<<"$audit")" ] || fail "the filter does nothing"
+has "tokens" "$(ctl audit --user)" 'create +token +[0-9a-f]{32} +ctl-reader'
+ctl audit since=yesterday >"$WORK/out" 2>&1 && fail "a time that is none was taken"
+printf 'ok      ctl audit\n'
+
 (unset PORTCULLIS_CA && ctl zone list) >"$WORK/out" 2>&1 && fail "an API was believed without a certificate"
 has "what to do" "$(cat "$WORK/out")" '--ca FILE'
 PORTCULLIS_TOKEN=nonsense ctl zone list >"$WORK/out" 2>&1 && fail "a token that is none was good"
