@@ -53,11 +53,11 @@ NAPTR|100 10 "u" "E2U+sip" "!^.*$!sip:a@example.com!" .
 NS|ns.example.net|ns.example.net.
 OPENPGPKEY|AQID
 PTR|host.example.net|host.example.net.
-SMIMEA|3 1 1 0a0b|3 1 1 0A0B
+SMIMEA|3 1 1 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b|3 1 1 0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B
 SRV|10 5 5060 sip.example.net|10 5 5060 sip.example.net.
 SSHFP|4 2 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b|4 2 0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B
 SVCB|1 svc.example.net port=8443 ipv4hint=192.0.2.1|1 svc.example.net. port=8443 ipv4hint=192.0.2.1
-TLSA|3 1 1 0a0b|3 1 1 0A0B
+TLSA|3 1 1 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b|3 1 1 0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B0A0B
 TXT|v=spf1 include:example.net -all|"v=spf1 include:example.net -all"
 URI|10 1 "https://example.net/"
 TYPES

@@ -9,5 +9,5 @@ mod node;
 mod resolve;
 
 pub use answer::{Authority, Edge, Owner, Question, Rcode, Reply, Rr, types};
-pub(crate) use node::{Found, find, zone_of};
+pub(crate) use node::{Found, delegation, find, zone_of};
 pub use resolve::answer;

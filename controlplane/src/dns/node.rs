@@ -61,7 +61,7 @@ pub(crate) fn find(snapshot: &Snapshot, zone: &Zone, name: &str) -> Found {
 }
 
 /// The topmost name at or above `name`, below the zone's own, whose NS records hand it to others.
-pub(super) fn delegation(snapshot: &Snapshot, zone: &Zone, name: &str) -> Option<String> {
+pub(crate) fn delegation(snapshot: &Snapshot, zone: &Zone, name: &str) -> Option<String> {
     let names = std::iter::once(name).chain(host_name::parents(name));
     let below = names.take_while(|name| name.len() > zone.name.len());
     let cut = |name: &&str| {

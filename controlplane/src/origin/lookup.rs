@@ -82,8 +82,11 @@ pub(crate) fn apps(snapshot: &Snapshot, edge_addresses: &[IpAddr]) -> Apps {
     }
 }
 
-/// The records that answer for a name, as DNS sees it.
+/// The records that answer for a name, as DNS sees it: none at or below a name that NS records hand to others.
 pub(crate) fn records_of(snapshot: &Snapshot, zone: &Zone, name: &str) -> Vec<Arc<Record>> {
+    if dns::delegation(snapshot, zone, name).is_some() {
+        return Vec::new();
+    }
     match dns::find(snapshot, zone, name) {
         Found::Node(node) => node.records,
         Found::Nothing => Vec::new(),

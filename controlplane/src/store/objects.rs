@@ -19,8 +19,10 @@ use crate::model::{Refusal, Timestamp};
 /// Writes that become durable together: some megabytes, a tenth of a second on a slow disk.
 const GROUP_WRITES_MAX: usize = 4096;
 
-/// Pause after others' commits could not be taken in.
-const RETRY: Duration = Duration::from_millis(200);
+/// First and longest pause after others' commits could not be taken in, doubled from one to the other: a try
+/// reads all that is stored, and what another version wrote stays unreadable until somebody acts.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Why a transaction was not done.
 #[derive(Debug, thiserror::Error)]
@@ -435,6 +437,7 @@ fn follow(objects: &Arc<Objects>) -> Result<(), StoreError> {
     let objects = Arc::downgrade(objects);
     let followed = move || {
         let mut is_lost = false;
+        let mut failures = 0;
         while let Some(objects) = objects.upgrade() {
             is_lost |= std::mem::take(&mut objects.head().is_in_doubt);
             let next = match std::mem::take(&mut is_lost) {
@@ -450,12 +453,16 @@ fn follow(objects: &Arc<Objects>) -> Result<(), StoreError> {
                 }
                 Err(why) => Err(why),
             };
-            if let Err(why) = done {
-                tracing::warn!(
-                    error = &why as &dyn std::error::Error,
-                    "others' changes are not seen"
-                );
-                std::thread::park_timeout(RETRY);
+            // Whoever is the last to have them does not wait for this thread.
+            drop(objects);
+            match done {
+                Ok(()) => failures = 0,
+                Err(why) => {
+                    let why = &why as &dyn std::error::Error;
+                    tracing::warn!(error = why, failures, "others' changes are not seen");
+                    std::thread::park_timeout(pause_after(failures));
+                    failures += 1;
+                }
             }
         }
     };
@@ -464,6 +471,12 @@ fn follow(objects: &Arc<Objects>) -> Result<(), StoreError> {
         Ok(_) => Ok(()),
         Err(why) => Err(StoreError::Failed(Arc::new(why))),
     }
+}
+
+/// How long to wait after that many failures and one more.
+fn pause_after(failures: u32) -> Duration {
+    let doubled = RETRY_MIN.saturating_mul(1 << failures.min(16));
+    doubled.min(RETRY_MAX)
 }
 
 /// The oldest pending transactions, at least one, at most `max` writes otherwise.

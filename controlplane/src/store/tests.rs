@@ -397,3 +397,56 @@ proptest! {
         prop_assert_eq!(replayed, all(&new));
     }
 }
+
+/// A store of several processes, in which a newer version has put a kind of object that this one does not know.
+struct Newer {
+    inner: Embedded,
+    loads: Arc<AtomicUsize>,
+}
+
+impl Store for Newer {
+    fn load(&self, each: Each<'_>) -> Result<u64, StoreError> {
+        if self.loads.fetch_add(1, Ordering::SeqCst) > 0 {
+            each("hologram/1", b"{}")?;
+        }
+        self.inner.load(each)
+    }
+
+    fn commit(&self, after: u64, to: u64, writes: &[&Write]) -> Result<(), StoreError> {
+        self.inner.commit(after, to, writes)
+    }
+
+    fn replace(&self, revision: u64, writes: &[Write]) -> Result<(), StoreError> {
+        self.inner.replace(revision, writes)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn next(&self) -> Result<Option<Followed>, StoreError> {
+        Ok(Some(Followed::Lost))
+    }
+}
+
+/// Each try reads everything: with a million objects that is a second of a core, and there is no end to it.
+#[test]
+fn a_store_with_objects_of_an_unknown_kind_is_read_again_ever_more_seldom() {
+    let directory = Directory::new();
+    let inner = Embedded::open(&directory.0.join("newer.redb")).unwrap();
+    let loads = Arc::new(AtomicUsize::new(0));
+    let store = Newer {
+        inner,
+        loads: Arc::clone(&loads),
+    };
+    let begun = time::OffsetDateTime::now_utc();
+    let took = || (time::OffsetDateTime::now_utc() - begun).as_seconds_f64();
+    let objects = Objects::load(Box::new(store)).unwrap();
+    while loads.load(Ordering::SeqCst) < 5 {
+        assert!(took() < 60.0, "it is never tried again");
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+    // Pauses of 0.2, 0.4 and 0.8 seconds are before the fourth try.
+    assert!(took() >= 1.35, "{}", took());
+    assert_eq!(objects.snapshot().revision, 0);
+}

@@ -48,6 +48,7 @@ pub(super) fn put(
     let others = others(transaction.snapshot(), &record);
     check_size(&record, &others)?;
     check_clash(zone, &record, &others)?;
+    check_delegation(transaction.snapshot(), zone, &record)?;
     if record.kind.is_address() {
         let inherited = others.iter().find(|other| other.kind.is_address());
         if let (None, Some(other)) = (given_vnet, inherited) {
@@ -164,6 +165,20 @@ fn check_clash(zone: &Zone, record: &Record, others: &[Arc<Record>]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Below NS records a name is others' to serve: proxied, it would have no effect.
+fn check_delegation(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(), Refusal> {
+    match crate::dns::delegation(snapshot, zone, &record.name).filter(|_| record.proxied) {
+        None => Ok(()),
+        Some(cut) => {
+            let why = format!(
+                "The NS records of {cut} hand {} to other servers: it cannot be proxied here.",
+                record.name
+            );
+            Err(refuse("proxied", 9041, why))
+        }
+    }
 }
 
 fn refuse_vnet(given: Option<Option<Uuid>>, why: &str) -> Result<(), Refusal> {

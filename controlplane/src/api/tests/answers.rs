@@ -283,7 +283,11 @@ async fn a_delegated_name_is_referred_to_its_servers_with_glue() {
         &[
             ("sub", "NS", "ns1.sub.example.com"),
             ("sub", "NS", "ns.example.org"),
-            ("sub", "DS", "1 13 2 0a0b"),
+            (
+                "sub",
+                "DS",
+                "1 13 2 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b",
+            ),
             ("ns1.sub", "A", "192.0.2.53"),
             ("to-sub", "CNAME", "www.sub.example.com"),
         ],

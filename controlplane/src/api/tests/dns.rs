@@ -253,3 +253,34 @@ async fn a_proxied_cname_and_a_wildcard_lead_to_the_addresses_behind_them() {
     let outside = json!({"name": "o", "type": "CNAME", "content": "example.net", "proxied": true});
     assert_eq!(code(&world.post(&records, outside).await.1), 1004);
 }
+
+#[tokio::test]
+async fn nothing_is_served_at_or_below_a_name_that_ns_records_hand_to_others() {
+    let world = World::new().await;
+    let zone = world.zone("example.com").await;
+    let records = format!("/zones/{zone}/dns_records");
+    let proxied =
+        |name: &str| json!({"name": name, "type": "A", "content": "192.0.2.1", "proxied": true});
+    let alias = json!({"name": "alias", "type": "CNAME", "content": "www.sub.example.com", "proxied": true});
+    world.made(&records, proxied("www.sub")).await;
+    world.made(&records, alias).await;
+    let hosts =
+        ["www.sub.example.com", "alias.example.com"].map(|host| format!("/origin/v1/hosts/{host}"));
+    for host in &hosts {
+        let (status, answer) = world.get(host).await;
+        assert_eq!(
+            (status, &answer["ipv4_addresses"]),
+            (200, &json!(["192.0.2.1"])),
+            "{host}"
+        );
+    }
+    let ns = json!({"name": "sub", "type": "NS", "content": "ns.example.org"});
+    let ns = id(&world.made(&records, ns).await);
+    assert_eq!(world.get(&hosts[0]).await.0, 404);
+    assert_eq!(world.get(&hosts[1]).await.1["ipv4_addresses"], json!([]));
+    let (status, refused) = world.post(&records, proxied("other.sub")).await;
+    assert_eq!((status, code(&refused)), (400, 1004), "{refused}");
+    assert_eq!(refused["errors"][0]["source"]["pointer"], "/proxied");
+    world.delete(&format!("{records}/{ns}")).await;
+    assert_eq!(world.get(&hosts[0]).await.0, 200);
+}

@@ -21,7 +21,7 @@ fn every_type() -> Vec<Case> {
     let mail = json!({"content": "m.example", "priority": 5});
     let uri = json!({"weight": 1, "target": "https://example.com/"});
     let service = json!({"priority": 1, "target": ".", "value": "alpn=\"h3,h2\""});
-    let certificate = json!({"usage": 3, "selector": 1, "matching_type": 1, "certificate": "0a0b"});
+    let certificate = json!({"usage": 3, "selector": 1, "matching_type": 1, "certificate": "0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b"});
     let place = json!({"lat_degrees": 37, "lat_minutes": 46, "lat_seconds": 46,
         "lat_direction": "N", "long_degrees": 122, "long_minutes": 23, "long_seconds": 35,
         "long_direction": "W", "altitude": 0, "size": 100, "precision_horz": 0,
@@ -33,9 +33,9 @@ fn every_type() -> Vec<Case> {
     let caa = json!({"flags": 0, "tag": "issue", "value": "letsencrypt.org"});
     let cert = json!({"type": 9, "key_tag": 1, "algorithm": 2, "certificate": "TEpBNFY="});
     let key = json!({"flags": 257, "protocol": 3, "algorithm": 13, "public_key": "AQID"});
-    let digest = json!({"key_tag": 1, "algorithm": 13, "digest_type": 2, "digest": "0a0b"});
+    let digest = json!({"key_tag": 1, "algorithm": 13, "digest_type": 2, "digest": "0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b"});
     let srv = json!({"priority": 10, "weight": 5, "port": 5060, "target": "sip.example.com"});
-    let print = json!({"algorithm": 4, "type": 2, "fingerprint": "0a0b"});
+    let print = json!({"algorithm": 4, "type": 2, "fingerprint": "0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b"});
     let sent_uri = json!({"data": uri, "priority": 10});
     vec![
         of_content("A", "192.0.2.1", "192.0.2.1"),
@@ -44,7 +44,11 @@ fn every_type() -> Vec<Case> {
         of_data("CERT", "9 1 2 TEpBNFY=", cert),
         of_content("CNAME", "Other.Example.", "other.example"),
         of_data("DNSKEY", "257 3 13 AQID", key),
-        of_data("DS", "1 13 2 0a0b", digest),
+        of_data(
+            "DS",
+            "1 13 2 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b",
+            digest,
+        ),
         of_data("HTTPS", "1 . alpn=\"h3,h2\"", service.clone()),
         of_data("LOC", shown_place, place),
         ("MX", mail, "m.example", Value::Null),
@@ -52,11 +56,23 @@ fn every_type() -> Vec<Case> {
         of_content("NS", "ns.example", "ns.example"),
         of_content("OPENPGPKEY", "AQID", "AQID"),
         of_content("PTR", "host.example", "host.example"),
-        of_data("SMIMEA", "3 1 1 0a0b", certificate.clone()),
+        of_data(
+            "SMIMEA",
+            "3 1 1 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b",
+            certificate.clone(),
+        ),
         of_data("SRV", "5 5060 sip.example.com", srv),
-        of_data("SSHFP", "4 2 0a0b", print),
+        of_data(
+            "SSHFP",
+            "4 2 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b",
+            print,
+        ),
         of_data("SVCB", "1 . alpn=\"h3,h2\"", service),
-        of_data("TLSA", "3 1 1 0a0b", certificate),
+        of_data(
+            "TLSA",
+            "3 1 1 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b",
+            certificate,
+        ),
         of_content("TXT", "v=spf1 -all", "v=spf1 -all"),
         ("URI", sent_uri, "1 \"https://example.com/\"", uri),
     ]
@@ -113,12 +129,25 @@ fn wrong_fields() -> Vec<(Value, &'static str)> {
             json!({"type": "SRV", "data": {"weight": 1, "port": 1, "target": "a"}}),
             "/data/priority",
         ),
+        (json!({"type": "DS", "content": "1 13 2 0a0b"}), "/content"),
+        (
+            json!({"type": "DS", "data": {"key_tag": 1, "algorithm": 8, "digest_type": 1, "digest": "00"}}),
+            "/data/digest",
+        ),
+        (
+            json!({"type": "SSHFP", "data": {"algorithm": 4, "type": 2, "fingerprint": "0000000000000000000000000000000000000000"}}),
+            "/data/fingerprint",
+        ),
+        (
+            json!({"type": "TLSA", "data": {"usage": 3, "selector": 1, "matching_type": 2, "certificate": "0000000000000000000000000000000000000000000000000000000000000000"}}),
+            "/data/certificate",
+        ),
         (
             json!({"type": "TLSA", "data": {"usage": 3, "selector": 1, "matching_type": 1, "certificate": "xyz"}}),
             "/data/certificate",
         ),
         (
-            json!({"type": "DS", "data": {"key_tag": 1, "algorithm": 1, "digest_type": 1, "digest": "00", "more": 1}}),
+            json!({"type": "DS", "data": {"key_tag": 1, "algorithm": 1, "digest_type": 1, "digest": "0000000000000000000000000000000000000000", "more": 1}}),
             "/data/more",
         ),
         (
@@ -210,7 +239,11 @@ async fn records_that_cannot_be_beside_each_other_are_refused_with_the_documente
         ),
         (
             record("f", "NS", "ns.example"),
-            record("f", "DS", "1 13 2 0a0b"),
+            record(
+                "f",
+                "DS",
+                "1 13 2 0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b0a0b",
+            ),
             0,
         ),
         (

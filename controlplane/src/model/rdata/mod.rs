@@ -121,7 +121,7 @@ impl Rdata {
         };
         let rdata = rdata
             .checked()
-            .map_err(|wrong| data.refuse(wrong.field, wrong.why))?;
+            .map_err(|Wrong { field, why }| data.refuse(field, format!("'{field}': {why}.")))?;
         data.finish()?;
         Ok(rdata)
     }
@@ -275,10 +275,42 @@ impl Rdata {
                 "a record of priority 0 is an alias and has no parameters",
             );
         }
+        if let Some((field, made_by, wanted, bytes)) = self.digest()
+            && bytes != wanted
+        {
+            let why = format!("a digest of type {made_by} has {wanted} bytes, not {bytes}");
+            return Err(Wrong { field, why });
+        }
         if self.wire().len() > RDATA_LEN_MAX {
             return wrong("content", "it is longer than 8192 bytes");
         }
         Ok(self)
+    }
+}
+
+impl Rdata {
+    /// The digest in it, if it is of an algorithm whose length is known: its field, the algorithm's number,
+    /// how many bytes it must have, and how many it has.
+    fn digest(&self) -> Option<(&'static str, u8, usize, usize)> {
+        let (Some(&Item::Byte(made_by)), Some(Item::Bytes(bytes))) =
+            (self.items.iter().rev().nth(1), self.items.last())
+        else {
+            return None;
+        };
+        let (field, wanted) = match (self.kind, made_by) {
+            // IANA, "DS RR Type Digest Algorithms": SHA-1, SHA-256, GOST, SHA-384, GOST 2012, SM3.
+            (Kind::Ds, 1) => ("digest", 20),
+            (Kind::Ds, 2 | 3 | 5 | 6) => ("digest", 32),
+            (Kind::Ds, 4) => ("digest", 48),
+            // RFC 4255, section 3.1.2; RFC 6594, section 4.1.
+            (Kind::Sshfp, 1) => ("fingerprint", 20),
+            (Kind::Sshfp, 2) => ("fingerprint", 32),
+            // RFC 6698, section 2.1.3.
+            (Kind::Tlsa | Kind::Smimea, 1) => ("certificate", 32),
+            (Kind::Tlsa | Kind::Smimea, 2) => ("certificate", 64),
+            _ => return None,
+        };
+        Some((field, made_by, wanted, bytes.len()))
     }
 }
 
