@@ -2,12 +2,15 @@
 # The clients that people own, pointed at our API: drives every resource with the official Python and TypeScript libraries,
 # then backup and restore, our own ctl over TLS, and an edge whose API speaks it.
 # Needs no root, no namespaces and no device: a control plane alone on loopback, ended when the clients are done.
-#   conformance.sh [FILTER]   only the checks whose name contains FILTER
+# Schemathesis sends what /openapi.json allows and what it does not, and holds the answers to it.
+#   conformance.sh [FILTER]   only the checks whose name contains FILTER; "openapi" is schemathesis
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CHECKS=$TESTBED/conformance
 PLACE=$RUN/conformance
 FILTER=${1:-}
+# How long schemathesis may send requests, in seconds.
+FUZZ_TIME=${FUZZ_TIME:-75}
 
 main() {
   need node nodejs
@@ -31,6 +34,8 @@ main() {
   case "backup" in *"$FILTER"*) timeout 300 "$CHECKS/backup.sh" ;; esac
   look_for_secrets
   end_control
+  # On demand until what it found is mended.
+  [ "$FILTER" != openapi ] || fuzz
   make_certificate
   start_control https
   case "ctl" in *"$FILTER"*) timeout 120 "$CHECKS/ctl.sh" ;; esac
@@ -39,16 +44,35 @@ main() {
   case "edge" in *"$FILTER"*) timeout 60 "$CHECKS/edge.sh" ;; esac
 }
 
-# Both are installed once and again when what is wanted changes.
+# On a control plane of its own, that has one of everything.
+fuzz() {
+  local world
+  start_control http
+  world=$("$PLACE/fuzz/bin/python" "$CHECKS/fuzz_world.py") || die "cannot make what schemathesis works on"
+  eval "$world"
+  (cd "$PLACE" && timeout $((FUZZ_TIME + 60)) "$PLACE/fuzz/bin/schemathesis" --config-file "$CHECKS/schemathesis.toml" \
+    run "$API_URL/openapi.json" --max-time "$FUZZ_TIME" ${FUZZ_ARGS:-} >"$LOGS/schemathesis.log" 2>&1) || {
+    tail -n 200 "$LOGS/schemathesis.log"
+    die "schemathesis found faults: see $LOGS/schemathesis.log"
+  }
+  tail -n 12 "$LOGS/schemathesis.log"
+  end_control
+}
+
+# python NAME REQUIREMENTS: in an environment of its own, installed once and again when what is wanted changes.
+python() {
+  cmp -s "$CHECKS/$2" "$PLACE/$1/requirements.txt" && return
+  say "installing $(cat "$CHECKS/$2") for Python"
+  rm -rf "${PLACE:?}/$1"
+  python3 -m venv "$PLACE/$1" &&
+    "$PLACE/$1/bin/pip" install -q --disable-pip-version-check -r "$CHECKS/$2" >"$LOGS/pip.log" 2>&1 ||
+    die "pip failed: see $LOGS/pip.log"
+  cp "$CHECKS/$2" "$PLACE/$1/requirements.txt"
+}
+
 install_clients() {
-  if ! cmp -s "$CHECKS/requirements.txt" "$PLACE/python/requirements.txt"; then
-    say "installing the Python client"
-    rm -rf "$PLACE/python"
-    python3 -m venv "$PLACE/python" &&
-      "$PLACE/python/bin/pip" install -q --disable-pip-version-check -r "$CHECKS/requirements.txt" \
-        >"$LOGS/pip.log" 2>&1 || die "pip failed: see $LOGS/pip.log"
-    cp "$CHECKS/requirements.txt" "$PLACE/python/"
-  fi
+  python python requirements.txt
+  python fuzz requirements-fuzz.txt
   if ! cmp -s "$CHECKS/package-lock.json" "$PLACE/node/package-lock.json" || [ ! -d "$PLACE/node/node_modules" ]; then
     say "installing the TypeScript client"
     rm -rf "$PLACE/node"

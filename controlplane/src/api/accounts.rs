@@ -1,20 +1,34 @@
 //! `/accounts`
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Extension, Router};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::envelope::{Answer, one, page};
 use super::input::{At, Params};
+use super::operation::{BOOLEAN, HEX_ID, Routes, Shape, TEXT, TIME, does};
 use super::permit::Caller;
 use crate::model::account::Account;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/accounts", get(list))
-        .route("/accounts/{account}", get(read))
+const ACCOUNT: Shape = Shape::Named(
+    "Account",
+    &Shape::Object(&[
+        ("id", HEX_ID),
+        ("name", TEXT),
+        ("type", Shape::Words(&["standard"])),
+        ("settings", Shape::Object(&[("enforce_twofactor", BOOLEAN)])),
+        ("created_on", TIME),
+    ]),
+);
+
+pub(super) fn routes() -> Routes {
+    let list_of = does("List accounts").asks(&[("name", TEXT)]);
+    let one_of = does("Show an account").gives(ACCOUNT);
+    Routes::new()
+        .on((Method::GET, "/accounts"), list, list_of.lists(ACCOUNT, 50))
+        .on((Method::GET, "/accounts/{account}"), read, one_of)
 }
 
 async fn list(

@@ -3,28 +3,65 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Extension, Router};
+use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::envelope::{Answer, page};
 use super::input::{At, Params, wrong};
+use super::operation::{BOOLEAN, Routes, Shape, TEXT, TIME, does};
 use super::permit::Caller;
 use crate::model::audit::{Change, Entry};
 use crate::model::permission::{Access, Group, Scope};
 use crate::model::{HexId, Refusal, Timestamp};
 
+const ENTRY: Shape = Shape::Named(
+    "AuditLog",
+    &Shape::Object(&[
+        ("id", TEXT),
+        ("when", TIME),
+        (
+            "action",
+            Shape::Object(&[("type", TEXT), ("result", BOOLEAN)]),
+        ),
+        ("actor", Shape::Map(&Shape::OrNull(&TEXT))),
+        ("interface", TEXT),
+        ("owner", Shape::Map(&Shape::OrNull(&TEXT))),
+        ("resource", Shape::Object(&[("type", TEXT), ("id", TEXT)])),
+        ("oldValue", Shape::OrNull(&TEXT)),
+        ("newValue", Shape::OrNull(&TEXT)),
+        ("oldValueJson", Shape::Any),
+        ("newValueJson", Shape::Any),
+        ("metadata", Shape::Map(&Shape::Any)),
+    ]),
+);
+
+const FILTERS: &[(&str, Shape)] = &[
+    ("id", TEXT),
+    ("action.type", TEXT),
+    ("actor.email", TEXT),
+    ("actor.ip", TEXT),
+    ("since", TEXT),
+    ("before", TEXT),
+    ("zone.name", TEXT),
+    ("direction", Shape::Words(&["asc", "desc"])),
+];
+
 /// What was changed in an account.
-pub(super) fn of_account() -> Router<Shared> {
-    Router::new().route("/accounts/{account}/audit_logs", get(list))
+pub(super) fn of_account() -> Routes {
+    let about = does("List what was changed in an account").asks(FILTERS);
+    let path = "/accounts/{account}/audit_logs";
+    Routes::new().on((Method::GET, path), list, about.lists(ENTRY, 1_000))
 }
 
 /// What was changed and belongs to no account: the user's tokens.
-pub(super) fn of_user() -> Router<Shared> {
-    Router::new().route("/user/audit_logs", get(list_of_user))
+pub(super) fn of_user() -> Routes {
+    let about = does("List what was changed of the user's tokens").asks(FILTERS);
+    let path = "/user/audit_logs";
+    Routes::new().on((Method::GET, path), list_of_user, about.lists(ENTRY, 1_000))
 }
 
 async fn list(State(shared): State<Shared>, At(account): At<String>, params: Params) -> Answer {

@@ -71,11 +71,15 @@ fn wanted(request: &Request) -> Result<bool, Refusal> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .filter(|(name, _)| *name == "dry_run");
     let refuse = |why: &str| Err(Refusal::new(Fault::Invalid, INVALID, why).at("dry_run"));
-    match (values.next().map(|(_, value)| value), request.method()) {
-        (None | Some("false"), _) | (Some(_), &Method::GET | &Method::HEAD) => Ok(false),
-        (Some("true"), &Method::DELETE) => Ok(true),
-        (Some("true"), _) => refuse("'dry_run' is for DELETE; magic writes have 'validate_only'."),
-        (Some(_), _) => refuse("'dry_run' must be true or false."),
+    let writes = [&Method::DELETE, &Method::POST, &Method::PUT, &Method::PATCH];
+    let method = request.method();
+    match values.next().map(|(_, value)| value) {
+        None | Some("false") => Ok(false),
+        // Nothing is written, or there is no such method.
+        Some(_) if !writes.contains(&method) => Ok(false),
+        Some("true") if *method == Method::DELETE => Ok(true),
+        Some("true") => refuse("'dry_run' is for DELETE; magic writes have 'validate_only'."),
+        Some(_) => refuse("'dry_run' must be true or false."),
     }
 }
 

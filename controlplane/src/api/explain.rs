@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Extension, Router};
+use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use super::context::{self, Shared};
 use super::coverage;
 use super::envelope::{Answer, one};
 use super::input::At;
+use super::operation::{BOOLEAN, COUNT, HEX_ID, IP, PREFIX, Routes, Shape, TEXT, UUID, does};
 use super::permit::Caller;
 use super::tunnels::Seen;
 use crate::dns;
@@ -27,8 +28,62 @@ use crate::origin;
 use crate::rib::TEAMNET_PRIORITY;
 use crate::store::Snapshot;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/accounts/{account}/explain/{host}", get(explain))
+const ORIGIN: Shape = Shape::Object(&[
+    ("address", IP),
+    ("is_private", BOOLEAN),
+    ("prefix", Shape::Maybe(&Shape::OrNull(&PREFIX))),
+    ("candidates", Shape::Maybe(&Shape::List(&CANDIDATE))),
+]);
+
+const CANDIDATE: Shape = Shape::Object(&[
+    ("route", Shape::Map(&TEXT)),
+    ("priority", COUNT),
+    ("weight", COUNT),
+    ("is_used", BOOLEAN),
+    ("tunnel", Shape::Map(&Shape::OrNull(&TEXT))),
+]);
+
+const EXPLAINED: Shape = Shape::Object(&[
+    ("host", TEXT),
+    ("is_served", BOOLEAN),
+    (
+        "zone",
+        Shape::OrNull(&Shape::Object(&[
+            ("id", HEX_ID),
+            ("name", TEXT),
+            ("paused", BOOLEAN),
+        ])),
+    ),
+    (
+        "records",
+        Shape::List(&Shape::Object(&[
+            ("id", HEX_ID),
+            ("type", TEXT),
+            ("name", TEXT),
+            ("content", TEXT),
+            ("proxied", BOOLEAN),
+        ])),
+    ),
+    (
+        "apps",
+        Shape::List(&Shape::Object(&[
+            ("id", HEX_ID),
+            ("first_port", COUNT),
+            ("last_port", COUNT),
+        ])),
+    ),
+    (
+        "virtual_network",
+        Shape::OrNull(&Shape::Object(&[("id", UUID), ("name", TEXT)])),
+    ),
+    ("origins", Shape::List(&ORIGIN)),
+    ("steps", Shape::List(&TEXT)),
+]);
+
+pub(super) fn routes() -> Routes {
+    let about = does("Explain which way a request for a host would go").gives(EXPLAINED);
+    let path = "/accounts/{account}/explain/{host}";
+    Routes::new().on((Method::GET, path), explain, about)
 }
 
 async fn explain(

@@ -2,7 +2,8 @@
 //!
 //! In: requests. Out: answers in the envelope, and transactions on the store. State: none of its own.
 //! A new resource is one file here with its `routes()`, and one line in [`router`] that names the
-//! permission group which its routes need.
+//! permission group which its routes need. A route says what it is where it is registered
+//! ([`operation`]), and so is in `/openapi.json`.
 
 mod accounts;
 mod again;
@@ -16,6 +17,7 @@ mod explain;
 mod input;
 mod limit;
 mod magic;
+mod operation;
 mod origins;
 mod permit;
 mod records;
@@ -45,7 +47,7 @@ use permit::by_handler;
 /// Largest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Everything under `/client/v4` and `/origin/v1`.
+/// Everything under `/client/v4` and `/origin/v1`, and the document that describes it.
 pub(crate) fn router(context: Context) -> Router {
     let shared = Shared::new(context);
     let guarded = |group, routes| permit::guarded(&shared, group, routes);
@@ -66,21 +68,21 @@ pub(crate) fn router(context: Context) -> Router {
         guarded(Group::Tunnels, tunnels::routes()),
         guarded(Group::Zones, zones::routes()),
     ]);
+    let (resources, mut operations) = resources.below("/client/v4").into_parts();
+    let (origins, of_origins) = origins::routes().below("/origin/v1").into_parts();
+    operations.extend(of_origins);
     let customers = middleware::from_fn_with_state(shared.clone(), auth::customer);
     let again = middleware::from_fn_with_state(shared.clone(), again::when_stale);
     let proxies = middleware::from_fn_with_state(shared.clone(), auth::proxy);
-    let client = Router::new()
-        .nest("/client/v4", resources)
+    let client = resources
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn(dry_run::layer))
         .layer(again)
         .layer(customers);
-    let origin = Router::new()
-        .nest("/origin/v1", origins::routes())
-        .route_layer(proxies);
     client
-        .merge(origin)
+        .merge(origins.route_layer(proxies))
+        .merge(operation::document_route(&operations))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }

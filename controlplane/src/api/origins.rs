@@ -1,19 +1,57 @@
 //! `/origin/v1`: the proxy's questions.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
+use http::Method;
 
 use super::context::Shared;
 use super::input::At;
+use super::operation::{BOOLEAN, COUNT, HEX_ID, IP, Routes, Shape, TEXT, UUID, does};
 use crate::model::Refusal;
 use crate::model::fields::echo;
 use crate::origin::{self, Apps, HostAnswer};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/hosts/{host}", get(host))
-        .route("/apps", get(apps))
+const PORT: Shape = Shape::Integer(1, 65_535);
+const VNET: Shape = Shape::OrNull(&Shape::Integer(0, 65_535));
+
+const HOST: Shape = Shape::Object(&[
+    ("zone_name", TEXT),
+    ("zone_id", HEX_ID),
+    ("account_id", HEX_ID),
+    ("ipv4_addresses", Shape::List(&IP)),
+    ("ipv6_addresses", Shape::List(&IP)),
+    ("use_private_routing", BOOLEAN),
+    ("virtual_network_id", Shape::OrNull(&UUID)),
+    ("vnet", VNET),
+    ("revision", COUNT),
+]);
+
+const APPS: Shape = Shape::Object(&[
+    ("revision", COUNT),
+    (
+        "apps",
+        Shape::List(&Shape::Object(&[
+            ("id", HEX_ID),
+            ("zone_id", HEX_ID),
+            ("hostname", TEXT),
+            ("transport", Shape::Words(&["tcp", "udp"])),
+            ("edge_addresses", Shape::List(&IP)),
+            ("edge_port", PORT),
+            ("edge_port_end", PORT),
+            ("origins", Shape::List(&TEXT)),
+            ("origin_port_end", PORT),
+            ("vnet", VNET),
+            ("virtual_network_id", Shape::OrNull(&UUID)),
+        ])),
+    ),
+]);
+
+pub(super) fn routes() -> Routes {
+    let of_host = does("Where the requests for a host go").gives_plain(HOST);
+    let of_apps = does("What layer-4 apps listen on, and where it goes").gives_plain(APPS);
+    Routes::new()
+        .on((Method::GET, "/hosts/{host}"), host, of_host)
+        .on((Method::GET, "/apps"), apps, of_apps)
 }
 
 async fn host(

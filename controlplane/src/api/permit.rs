@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -10,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::Method;
 
 use super::context::{self, Shared};
+use super::operation::Routes;
 use crate::model::permission::{Access, Group, Permission, Scope};
 use crate::model::token::Token;
 use crate::model::zone::Zone;
@@ -43,23 +43,24 @@ impl Caller {
 }
 
 /// Routes that somebody looks after: there is no other way into the API than through here.
-pub(super) struct Guarded(Router<Shared>);
+pub(super) struct Guarded(Routes);
 
 /// Routes of which each request needs the group's right on the account or zone of its path. A path
 /// without either is refused.
-pub(super) fn guarded(shared: &Shared, group: Group, routes: Router<Shared>) -> Guarded {
-    Guarded(routes.route_layer(from_fn_with_state((shared.clone(), group), guard)))
+pub(super) fn guarded(shared: &Shared, group: Group, routes: Routes) -> Guarded {
+    let guard = from_fn_with_state((shared.clone(), group), guard);
+    Guarded(routes.layered(|router| router.route_layer(guard)))
 }
 
 /// Routes whose handlers ask their [`Caller`] themselves, or show any token what it knows.
-pub(super) fn by_handler(routes: Router<Shared>) -> Guarded {
+pub(super) fn by_handler(routes: Routes) -> Guarded {
     Guarded(routes)
 }
 
 /// All of them.
-pub(super) fn together<const N: usize>(all: [Guarded; N]) -> Router<Shared> {
-    let merge = |router: Router<Shared>, Guarded(one)| router.merge(one);
-    all.into_iter().fold(Router::new(), merge)
+pub(super) fn together<const N: usize>(all: [Guarded; N]) -> Routes {
+    let merge = |routes: Routes, Guarded(one)| routes.and(one);
+    all.into_iter().fold(Routes::new(), merge)
 }
 
 async fn guard(

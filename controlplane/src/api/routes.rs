@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::{get, post};
 use dataplane::fib::CANDIDATES_MAX;
+use http::Method;
 use imbl::OrdSet;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -16,6 +15,9 @@ use super::context::{self, Shared};
 use super::coverage;
 use super::envelope::{Answer, one, page, page_of};
 use super::input::{At, Body, Params};
+use super::operation::{
+    self, BOOLEAN, PREFIX, Routes, Shape, TEXT, TIME, TIME_OR_NULL, UUID, does,
+};
 use super::vnets;
 use crate::model::fields::echo;
 use crate::model::route::{Draft, INVALID, Route, parse_network};
@@ -27,20 +29,77 @@ pub(super) const TAKEN: u32 = 1014;
 /// Code of a route that does not exist, or whose tunnel took it along (api.md 3.2).
 pub(super) const UNKNOWN: u32 = 1015;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/accounts/{account}/teamnet/routes", get(list).post(create))
-        .route(
-            "/accounts/{account}/teamnet/routes/{route}",
-            get(read).patch(patch).delete(delete),
+const ROUTE: Shape = Shape::Named(
+    "Route",
+    &Shape::Object(&[
+        ("id", UUID),
+        ("network", PREFIX),
+        ("tunnel_id", UUID),
+        ("tunnel_name", Shape::OrNull(&TEXT)),
+        ("tun_type", Shape::OrNull(&TEXT)),
+        ("virtual_network_id", UUID),
+        ("virtual_network_name", Shape::OrNull(&TEXT)),
+        ("comment", TEXT),
+        ("created_at", TIME),
+        ("deleted_at", TIME_OR_NULL),
+    ]),
+);
+
+const FILTERS: &[(&str, Shape)] = &[
+    ("tun_types", TEXT),
+    ("comment", TEXT),
+    ("network_subset", TEXT),
+    ("network_superset", TEXT),
+    ("route_id", UUID),
+    ("tunnel_id", UUID),
+    ("virtual_network_id", UUID),
+    ("is_deleted", BOOLEAN),
+];
+
+const VNET: &[(&str, Shape)] = &[("virtual_network_id", UUID)];
+
+pub(super) fn routes() -> Routes {
+    let all = "/accounts/{account}/teamnet/routes";
+    let each = "/accounts/{account}/teamnet/routes/{route}";
+    let ip = "/accounts/{account}/teamnet/routes/ip/{ip}";
+    let cidr = "/accounts/{account}/teamnet/routes/network/{cidr}";
+    let examples = || {
+        vec![json!({
+            "network": "10.20.0.0/16", "tunnel_id": operation::TUNNEL_ID,
+            "virtual_network_id": operation::VNET_ID, "comment": "Office",
+        })]
+    };
+    let examples_of_prefix =
+        || vec![json!({"tunnel_id": operation::TUNNEL_ID, "comment": "Office"})];
+    let list_of = does("List routes").asks(FILTERS);
+    let new = does("Make a route").takes(|fields| Draft::read(fields)?.whole().map(drop), examples);
+    let changed = does("Change a route").takes_part(|f| Draft::read(f).map(drop), examples);
+    let shown = does("Show the route that an address takes").asks(VNET);
+    let new_of = does("Make a route of a prefix").takes(
+        |fields| Draft::read(fields)?.tunnel().map(drop),
+        examples_of_prefix,
+    );
+    let changed_of = does("Change the route of a prefix").asks(VNET);
+    let changed_of = changed_of.takes_part(|f| Draft::read(f).map(drop), examples_of_prefix);
+    let gone_of = does("Delete the route of a prefix").asks(VNET);
+    Routes::new()
+        .on((Method::GET, all), list, list_of.lists(ROUTE, 1_000))
+        .on((Method::POST, all), create, new.gives(ROUTE))
+        .on((Method::GET, each), read, does("Show a route").gives(ROUTE))
+        .on((Method::PATCH, each), patch, changed.gives(ROUTE))
+        .on(
+            (Method::DELETE, each),
+            delete,
+            does("Delete a route").gives(ROUTE),
         )
-        .route("/accounts/{account}/teamnet/routes/ip/{ip}", get(by_ip))
-        .route(
-            "/accounts/{account}/teamnet/routes/network/{cidr}",
-            post(create_by_cidr)
-                .patch(patch_by_cidr)
-                .delete(delete_by_cidr),
+        .on((Method::GET, ip), by_ip, shown.gives(ROUTE))
+        .on((Method::POST, cidr), create_by_cidr, new_of.gives(ROUTE))
+        .on(
+            (Method::PATCH, cidr),
+            patch_by_cidr,
+            changed_of.gives(ROUTE),
         )
+        .on((Method::DELETE, cidr), delete_by_cidr, gone_of.gives(ROUTE))
 }
 
 async fn create(State(shared): State<Shared>, At(account): At<String>, Body(body): Body) -> Answer {
@@ -258,12 +317,12 @@ impl Filter {
 }
 
 fn new(transaction: &mut Transaction, account: HexId, draft: Draft) -> Result<Value, Refusal> {
-    let missing = |name: &str| Refusal::invalid(INVALID, format!("'{name}' is required.")).at(name);
+    let (network, tunnel_id) = draft.whole()?;
     let route = Route {
         id: Uuid::new_v4(),
         account_id: account,
-        network: draft.network.ok_or_else(|| missing("network"))?,
-        tunnel_id: draft.tunnel_id.ok_or_else(|| missing("tunnel_id"))?,
+        network,
+        tunnel_id,
         virtual_network_id: vnet_of(transaction.snapshot(), account, draft.virtual_network_id)?,
         comment: draft.comment.unwrap_or_default(),
         created_at: transaction.now(),

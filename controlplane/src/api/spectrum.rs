@@ -3,18 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::coverage;
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params, wrong};
+use super::operation::{self, BOOLEAN, HEX_ID, Routes, Shape, TEXT, TIME, UUID, does};
 use crate::model::spectrum::{App, EdgeIps, INVALID, Transport};
 use crate::model::zone::Zone;
-use crate::model::{Fields, HexId, Refusal, host_name};
+use crate::model::{Fields, HexId, Refusal, Timestamp, host_name};
 use crate::options::Options;
 use crate::store::{Snapshot, Transaction};
 
@@ -32,13 +32,79 @@ const OTHER_ZONE: u32 = 16_001;
 /// TCP ports on which the edge itself serves HTTP.
 const HTTP_PORTS: [u16; 2] = [80, 443];
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/zones/{zone}/spectrum/apps", get(list).post(create))
-        .route(
-            "/zones/{zone}/spectrum/apps/{app}",
-            get(read).put(replace).delete(delete),
+const APP: Shape = Shape::Named(
+    "SpectrumApp",
+    &Shape::Object(&[
+        ("id", HEX_ID),
+        ("protocol", TEXT),
+        (
+            "dns",
+            Shape::Object(&[
+                ("type", Shape::Words(&["CNAME", "ADDRESS"])),
+                ("name", TEXT),
+            ]),
+        ),
+        ("origin_direct", Shape::List(&TEXT)),
+        ("edge_ips", Shape::Map(&Shape::Any)),
+        ("traffic_type", Shape::Words(&["direct"])),
+        ("proxy_protocol", Shape::Words(&["off"])),
+        ("tls", Shape::Words(&["off"])),
+        ("ip_firewall", BOOLEAN),
+        ("argo_smart_routing", BOOLEAN),
+        ("virtual_network_id", Shape::Maybe(&UUID)),
+        ("created_on", TIME),
+        ("modified_on", TIME),
+    ]),
+);
+
+const FILTERS: &[(&str, Shape)] = &[
+    (
+        "order",
+        Shape::Words(&["protocol", "app_id", "created_on", "modified_on", "dns"]),
+    ),
+    ("direction", Shape::Words(&["asc", "desc"])),
+];
+
+/// One origin in a private network at any address of the edge; one on the Internet at a certain one.
+fn examples() -> Vec<Value> {
+    let name = |kind| json!({"type": kind, "name": "ssh.example.com"});
+    vec![
+        json!({
+            "protocol": "tcp/2222", "dns": name("CNAME"), "origin_direct": ["tcp://10.0.0.50:22"],
+            "virtual_network_id": operation::VNET_ID, "traffic_type": "direct",
+            "edge_ips": {"type": "dynamic", "connectivity": "all"}, "proxy_protocol": "off",
+            "tls": "off", "ip_firewall": false, "argo_smart_routing": false,
+        }),
+        json!({
+            "protocol": "tcp/2223", "dns": name("ADDRESS"), "origin_direct": ["tcp://192.0.2.9:22"],
+            "edge_ips": {"type": "static", "ips": ["203.0.113.1"]},
+        }),
+    ]
+}
+
+pub(super) fn routes() -> Routes {
+    let (all, each) = (
+        "/zones/{zone}/spectrum/apps",
+        "/zones/{zone}/spectrum/apps/{app}",
+    );
+    let read_app = |fields| {
+        let now = Timestamp::new(time::OffsetDateTime::UNIX_EPOCH);
+        App::read(fields, HexId::MIN, HexId::MIN, now).map(drop)
+    };
+    let list_of = does("List layer-4 apps").asks(FILTERS);
+    let new = does("Make a layer-4 app").takes(read_app, examples);
+    let changed = does("Replace a layer-4 app").takes(read_app, examples);
+    let gone = does("Delete a layer-4 app");
+    Routes::new()
+        .on((Method::GET, all), list, list_of.lists(APP, 100))
+        .on((Method::POST, all), create, new.gives(APP))
+        .on(
+            (Method::GET, each),
+            read,
+            does("Show a layer-4 app").gives(APP),
         )
+        .on((Method::PUT, each), replace, changed.gives(APP))
+        .on((Method::DELETE, each), delete, gone.gives(operation::GONE))
 }
 
 async fn create(State(shared): State<Shared>, At(id): At<String>, Body(body): Body) -> Answer {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::{get, put};
-use axum::{Extension, Router};
+use http::Method;
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Paging, Params};
+use super::operation::{GONE, HEX_ID, Routes, Shape, TEXT, TIME, TIME_OR_NULL, does};
 use super::permit::Caller;
 use crate::keys::Keys;
 use crate::model::permission::{Access, Group, Permission, Policy, Scope};
@@ -26,28 +27,98 @@ const TOO_MANY: u32 = 1004;
 /// Most tokens: each costs a kilobyte of memory.
 const TOKENS_MAX: usize = 10_000;
 
-/// Tokens of the user.
-pub(super) fn of_user() -> Router<Shared> {
-    Router::new()
-        .route("/user/tokens", get(list).post(create))
-        .route("/user/tokens/permission_groups", get(groups))
-        .route(
-            "/user/tokens/{token}",
-            get(read).put(replace).delete(delete),
+const POLICY: Shape = Shape::Object(&[
+    ("id", HEX_ID),
+    ("effect", Shape::Words(&["allow", "deny"])),
+    ("permission_groups", Shape::List(&Shape::Map(&TEXT))),
+    ("resources", Shape::Map(&Shape::Any)),
+]);
+
+const FIELDS: &[(&str, Shape)] = &[
+    ("id", HEX_ID),
+    ("name", TEXT),
+    ("status", Shape::Words(&["active", "disabled", "expired"])),
+    ("issued_on", TIME),
+    ("modified_on", TIME),
+    ("last_used_on", TIME_OR_NULL),
+    ("not_before", TIME_OR_NULL),
+    ("expires_on", TIME_OR_NULL),
+    ("policies", Shape::List(&POLICY)),
+    ("condition", Shape::Maybe(&Shape::Map(&Shape::Any))),
+];
+
+const TOKEN: Shape = Shape::Named("Token", &Shape::Object(FIELDS));
+
+const MADE: Shape = Shape::Both(&[FIELDS, &[("value", TEXT)]]);
+
+const GROUP: Shape = Shape::Object(&[
+    ("id", HEX_ID),
+    ("name", TEXT),
+    ("scopes", Shape::List(&TEXT)),
+]);
+
+/// Rights on an account, but for one zone, from some addresses, for some time.
+fn examples() -> Vec<Value> {
+    let group = |group| {
+        let access = Access::Read;
+        json!({"id": Permission { group, access }.id(), "name": "", "meta": {}})
+    };
+    let account = format!(
+        "com.cloudflare.api.account.{}",
+        super::operation::ACCOUNT_ID
+    );
+    vec![json!({
+        "name": "reader", "status": "active",
+        "not_before": "2026-01-01T00:00:00Z", "expires_on": "2126-01-01T00:00:00Z",
+        "condition": {"request_ip": {"in": ["192.0.2.0/24"], "not_in": ["192.0.2.9"]}},
+        "policies": [{
+            "effect": "allow", "permission_groups": [group(Group::Dns)],
+            "resources": {account: "*"},
+        }],
+    })]
+}
+
+/// The routes of both owners, whose paths begin so.
+fn routes_of(all: &str) -> Routes {
+    let read_draft = |fields| Draft::read(fields, &|_| None).map(drop);
+    let (each, groups_at) = (
+        format!("{all}/{{token}}"),
+        format!("{all}/permission_groups"),
+    );
+    let (each, groups_at) = (each.as_str(), groups_at.as_str());
+    let value = format!("{each}/value");
+    let directions = &[("direction", Shape::Words(&["asc", "desc"]))];
+    let list_of = does("List API tokens").asks(directions);
+    let new = does("Make an API token: its value is shown once").takes(read_draft, examples);
+    let changed = does("Replace what an API token may do").takes(read_draft, examples);
+    let rolled = does("Give an API token a new value").gives(TEXT);
+    let known = does("List what tokens can be allowed").asks(&[("name", TEXT), ("scope", TEXT)]);
+    Routes::new()
+        .on((Method::GET, all), list, list_of.lists(TOKEN, 50))
+        .on((Method::POST, all), create, new.gives(MADE))
+        .on((Method::GET, groups_at), groups, known.lists_all(GROUP))
+        .on(
+            (Method::GET, each),
+            read,
+            does("Show an API token").gives(TOKEN),
         )
-        .route("/user/tokens/{token}/value", put(roll))
+        .on((Method::PUT, each), replace, changed.gives(TOKEN))
+        .on(
+            (Method::DELETE, each),
+            delete,
+            does("Delete an API token").gives(GONE),
+        )
+        .on((Method::PUT, &value), roll, rolled)
+}
+
+/// Tokens of the user.
+pub(super) fn of_user() -> Routes {
+    routes_of("/user/tokens")
 }
 
 /// Tokens that an account owns.
-pub(super) fn of_account() -> Router<Shared> {
-    Router::new()
-        .route("/accounts/{account}/tokens", get(list).post(create))
-        .route("/accounts/{account}/tokens/permission_groups", get(groups))
-        .route(
-            "/accounts/{account}/tokens/{token}",
-            get(read).put(replace).delete(delete),
-        )
-        .route("/accounts/{account}/tokens/{token}/value", put(roll))
+pub(super) fn of_account() -> Routes {
+    routes_of("/accounts/{account}/tokens")
 }
 
 /// The parts of a path: of an account's token, or of the user's.

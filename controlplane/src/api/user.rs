@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Extension, Router};
+use http::Method;
 use ipnet::IpNet;
 use ring::digest;
 use serde_json::json;
@@ -12,15 +12,45 @@ use serde_json::json;
 use super::context::{self, Shared};
 use super::envelope::{Answer, one, page};
 use super::input::{At, Params};
+use super::operation::{HEX_ID, PREFIX, Routes, Shape, TEXT, TIME_OR_NULL, does};
 use super::permit::Caller;
 use crate::model::HexId;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/user/tokens/verify", get(verify))
-        .route("/accounts/{account}/tokens/verify", get(verify_of_account))
-        .route("/memberships", get(memberships))
-        .route("/ips", get(ips))
+const VERIFIED: Shape = Shape::Object(&[
+    ("id", HEX_ID),
+    ("status", Shape::Words(&["active", "disabled", "expired"])),
+    ("not_before", TIME_OR_NULL),
+    ("expires_on", TIME_OR_NULL),
+]);
+
+const MEMBERSHIP: Shape = Shape::Object(&[
+    ("id", HEX_ID),
+    ("status", Shape::Words(&["accepted"])),
+    (
+        "account",
+        Shape::Object(&[("id", HEX_ID), ("name", TEXT), ("type", TEXT)]),
+    ),
+    ("roles", Shape::List(&TEXT)),
+]);
+
+const IPS: Shape = Shape::Object(&[
+    ("etag", TEXT),
+    ("ipv4_cidrs", Shape::List(&PREFIX)),
+    ("ipv6_cidrs", Shape::List(&PREFIX)),
+]);
+
+pub(super) fn routes() -> Routes {
+    let of_token = does("Verify the token of the request").gives(VERIFIED);
+    let of_account =
+        does("Verify the token of the request, which the account owns").gives(VERIFIED);
+    let own = does("List the accounts that the token knows").lists(MEMBERSHIP, 50);
+    let of_edge = does("List the addresses of the edge").gives(IPS);
+    let of_accounts = "/accounts/{account}/tokens/verify";
+    Routes::new()
+        .on((Method::GET, "/user/tokens/verify"), verify, of_token)
+        .on((Method::GET, of_accounts), verify_of_account, of_account)
+        .on((Method::GET, "/memberships"), memberships, own)
+        .on((Method::GET, "/ips"), ips, of_edge)
 }
 
 async fn verify(Extension(caller): Extension<Caller>) -> Answer {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
 use dataplane::id::VnetId;
+use http::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,6 +12,7 @@ use super::context::{self, Shared};
 use super::coverage;
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Paging, Params};
+use super::operation::{BOOLEAN, Routes, Shape, TEXT, TIME, TIME_OR_NULL, UUID, does};
 use crate::model::counter::Numbered;
 use crate::model::vnet::{Draft, INVALID, Vnet};
 use crate::model::{Fields, HexId, Refusal, Timestamp};
@@ -25,16 +25,50 @@ const TAKEN: u32 = 1005;
 /// Code of a vnet that is in use or is the default.
 const IN_USE: u32 = 1006;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route(
-            "/accounts/{account}/teamnet/virtual_networks",
-            get(list).post(create),
-        )
-        .route(
-            "/accounts/{account}/teamnet/virtual_networks/{vnet}",
-            get(read).patch(patch).delete(delete),
-        )
+const VNET: Shape = Shape::Named(
+    "VirtualNetwork",
+    &Shape::Object(&[
+        ("id", UUID),
+        ("name", TEXT),
+        ("comment", TEXT),
+        ("is_default_network", BOOLEAN),
+        ("created_at", TIME),
+        ("deleted_at", TIME_OR_NULL),
+    ]),
+);
+
+const FILTERS: &[(&str, Shape)] = &[
+    ("name", TEXT),
+    ("vnet_name", TEXT),
+    ("id", UUID),
+    ("vnet_id", UUID),
+    ("is_default_network", BOOLEAN),
+    ("is_default", BOOLEAN),
+    ("is_deleted", BOOLEAN),
+];
+
+pub(super) fn routes() -> Routes {
+    let all = "/accounts/{account}/teamnet/virtual_networks";
+    let each = "/accounts/{account}/teamnet/virtual_networks/{vnet}";
+    let examples = || {
+        vec![json!({
+            "name": "new network", "comment": "Second floor", "is_default_network": false,
+            "is_default": false,
+        })]
+    };
+    let list_of = does("List virtual networks").asks(FILTERS);
+    let new = does("Make a virtual network")
+        .takes(|fields| Draft::read(fields, true).map(drop), examples);
+    let changed = does("Change a virtual network")
+        .takes_part(|fields| Draft::read(fields, false).map(drop), examples);
+    let shown = does("Show a virtual network");
+    let gone = does("Delete a virtual network that nothing uses");
+    Routes::new()
+        .on((Method::GET, all), list, list_of.lists_all(VNET))
+        .on((Method::POST, all), create, new.gives(VNET))
+        .on((Method::GET, each), read, shown.gives(VNET))
+        .on((Method::PATCH, each), patch, changed.gives(VNET))
+        .on((Method::DELETE, each), delete, gone.gives(VNET))
 }
 
 async fn create(State(shared): State<Shared>, At(account): At<String>, Body(body): Body) -> Answer {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Extension, Router};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params, wrong};
+use super::operation::{self, BOOLEAN, HEX_ID, Routes, Shape, TEXT, TIME, does};
 use super::permit::Caller;
 use crate::model::permission::{Access, Group, Scope};
 use crate::model::zone::{INVALID, NewZone, Zone};
@@ -20,14 +21,74 @@ use crate::store::Snapshot;
 /// Code of a zone that would be below another account's (the product's for any subdomain).
 const SUBDOMAIN: u32 = 1116;
 
+const ZONE: Shape = Shape::Named(
+    "Zone",
+    &Shape::Object(&[
+        ("id", HEX_ID),
+        ("name", TEXT),
+        ("status", Shape::Words(&["active"])),
+        ("paused", BOOLEAN),
+        ("type", Shape::Words(&["full"])),
+        ("development_mode", Shape::Integer(0, 0)),
+        ("name_servers", Shape::List(&TEXT)),
+        ("original_name_servers", Shape::OrNull(&TEXT)),
+        ("original_registrar", Shape::OrNull(&TEXT)),
+        ("original_dnshost", Shape::OrNull(&TEXT)),
+        (
+            "account",
+            Shape::Object(&[("id", HEX_ID), ("name", Shape::OrNull(&TEXT))]),
+        ),
+        ("owner", Shape::Map(&Shape::OrNull(&TEXT))),
+        ("plan", Shape::Map(&Shape::Any)),
+        ("meta", Shape::Map(&Shape::Any)),
+        ("permissions", Shape::List(&TEXT)),
+        ("created_on", TIME),
+        ("modified_on", TIME),
+        ("activated_on", TIME),
+    ]),
+);
+
+const FILTERS: &[(&str, Shape)] = &[
+    ("name", TEXT),
+    ("account.id", TEXT),
+    ("account.name", TEXT),
+    ("status", TEXT),
+    ("type", TEXT),
+    ("match", Shape::Words(&["any", "all"])),
+    ("order", Shape::Words(&ORDERS)),
+    ("direction", Shape::Words(&["asc", "desc"])),
+];
+
+/// What lists can be ordered by; but for the name all zones are alike in it.
+const ORDERS: [&str; 5] = ["name", "status", "account.id", "account.name", "plan.id"];
+
 /// All zones: the handlers look at each.
-pub(super) fn collection() -> Router<Shared> {
-    Router::new().route("/zones", get(list).post(create))
+pub(super) fn collection() -> Routes {
+    let new = does("Make a zone").takes(
+        |fields| NewZone::read(fields).map(drop),
+        || {
+            let account = json!({"id": operation::ACCOUNT_ID, "name": "default"});
+            vec![json!({"name": "new.example", "account": account, "type": "full", "jump_start": false})]
+        },
+    );
+    let list_of = does("List zones").asks(FILTERS);
+    Routes::new()
+        .on((Method::GET, "/zones"), list, list_of.lists(ZONE, 1_000))
+        .on((Method::POST, "/zones"), create, new.gives(ZONE))
 }
 
 /// One zone.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/zones/{zone}", get(read).patch(patch).delete(delete))
+pub(super) fn routes() -> Routes {
+    let each = "/zones/{zone}";
+    let changed = does("Change a zone").takes_part(
+        |fields| Zone::read_patch(fields).map(drop),
+        || vec![json!({"paused": false, "type": "full"})],
+    );
+    let gone = does("Delete a zone, its records and its apps");
+    Routes::new()
+        .on((Method::GET, each), read, does("Show a zone").gives(ZONE))
+        .on((Method::PATCH, each), patch, changed.gives(ZONE))
+        .on((Method::DELETE, each), delete, gone.gives(operation::GONE))
 }
 
 async fn create(
@@ -80,10 +141,8 @@ async fn list(
         }
     }
     match params.get("order") {
-        None | Some("name" | "status" | "account.id" | "account.name" | "plan.id") => {
-            found.sort_by(|a, b| a.name.cmp(&b.name));
-        }
-        Some(other) => return Err(wrong("order", "name", other)),
+        Some(other) if !ORDERS.contains(&other) => return Err(wrong("order", "name", other)),
+        Some(_) | None => found.sort_by(|a, b| a.name.cmp(&b.name)),
     }
     if params.is_descending()? {
         found.reverse();

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::asked::{Form, Log};
 use super::refusal::Refusal;
 
 /// Longest text shown back to the customer in a refusal; bounds what a stranger makes us repeat.
@@ -21,6 +22,7 @@ pub struct Fields {
     fields: Map<String, Value>,
     path: String,
     code: u32,
+    log: Option<Log>,
 }
 
 impl Fields {
@@ -34,6 +36,7 @@ impl Fields {
                 fields,
                 path: String::new(),
                 code,
+                log: None,
             }),
             Value::Null
             | Value::Bool(_)
@@ -44,6 +47,13 @@ impl Fields {
                 format!("The body must be a JSON object, not {}.", kind_of(&body)),
             )),
         }
+    }
+
+    /// The same, of an example: what is asked for is written down in `log`.
+    #[must_use]
+    pub fn logged(mut self, log: &Log) -> Fields {
+        self.log = Some(log.clone());
+        self
     }
 
     /// A refusal that points at the field.
@@ -73,7 +83,8 @@ impl Fields {
     /// # Errors
     /// Any other value.
     pub fn string(&mut self, name: &str, chars_max: usize) -> Result<Option<String>, Refusal> {
-        match self.take(name) {
+        self.note(name, || Form::Text { chars_max });
+        match self.pull(name) {
             None => Ok(None),
             Some(Value::String(text)) => self.checked_text(name, text, chars_max).map(Some),
             Some(other) => Err(self.wrong_type(name, "a string", &other)),
@@ -85,7 +96,8 @@ impl Fields {
     /// # Errors
     /// Any other value.
     pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, Refusal> {
-        match self.take(name) {
+        self.note(name, || Form::Boolean);
+        match self.pull(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
             Some(other) => Err(self.wrong_type(name, "true or false", &other)),
@@ -100,7 +112,11 @@ impl Fields {
     where
         T: TryFrom<u64> + PartialOrd + Display,
     {
-        let Some(value) = self.take(name) else {
+        self.note(name, || Form::Integer {
+            min: range.start().to_string().parse().unwrap_or(0),
+            max: range.end().to_string().parse().unwrap_or(u64::MAX),
+        });
+        let Some(value) = self.pull(name) else {
             return Ok(None);
         };
         let number = match &value {
@@ -134,7 +150,9 @@ impl Fields {
     /// # Errors
     /// Any other value.
     pub fn parsed<T: FromStr>(&mut self, name: &str, wanted: &str) -> Result<Option<T>, Refusal> {
-        let Some(text) = self.string(name, 256)? else {
+        let text = self.string(name, 256)?;
+        self.note(name, || Form::Parsed(wanted.to_owned()));
+        let Some(text) = text else {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|_why| {
@@ -154,7 +172,10 @@ impl Fields {
         name: &str,
         words: &[(&str, T)],
     ) -> Result<Option<T>, Refusal> {
-        let Some(text) = self.string(name, 64)? else {
+        let text = self.string(name, 64)?;
+        let all = || words.iter().map(|(word, _)| (*word).to_owned());
+        self.note(name, || Form::Words(all().collect()));
+        let Some(text) = text else {
             return Ok(None);
         };
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
@@ -174,7 +195,9 @@ impl Fields {
     /// # Errors
     /// Any other value.
     pub fn uuid(&mut self, name: &str) -> Result<Option<Uuid>, Refusal> {
-        self.parsed(name, "a UUID")
+        let uuid = self.parsed(name, "a UUID")?;
+        self.note(name, || Form::Uuid);
+        Ok(uuid)
     }
 
     /// A list of strings of at most `chars_max` characters each.
@@ -186,7 +209,8 @@ impl Fields {
         name: &str,
         chars_max: usize,
     ) -> Result<Option<Vec<String>>, Refusal> {
-        let list = match self.take(name) {
+        self.note(name, || Form::Texts { chars_max });
+        let list = match self.pull(name) {
             None => return Ok(None),
             Some(Value::Array(list)) if list.len() <= LIST_LEN_MAX => list,
             Some(Value::Array(_)) => {
@@ -211,12 +235,15 @@ impl Fields {
     /// # Errors
     /// Any other value.
     pub fn object(&mut self, name: &str) -> Result<Option<Fields>, Refusal> {
-        match self.take(name) {
+        let is_there = self.has(name);
+        self.note(name, || Form::Object { is_there });
+        match self.pull(name) {
             None => Ok(None),
             Some(Value::Object(fields)) => Ok(Some(Fields {
                 fields,
                 path: format!("{}/{name}", self.path),
                 code: self.code,
+                log: self.log.clone(),
             })),
             Some(other) => Err(self.wrong_type(name, "an object", &other)),
         }
@@ -227,7 +254,9 @@ impl Fields {
     /// # Errors
     /// Any other value.
     pub fn objects(&mut self, name: &str, max: usize) -> Result<Option<Vec<Fields>>, Refusal> {
-        let list = match self.take(name) {
+        let is_there = self.has(name);
+        self.note(name, || Form::Objects { max, is_there });
+        let list = match self.pull(name) {
             None => return Ok(None),
             Some(Value::Array(list)) if list.len() <= max => list,
             Some(Value::Array(_)) => {
@@ -245,6 +274,7 @@ impl Fields {
                 fields,
                 path: format!("{}/{entry}", self.path),
                 code: self.code,
+                log: self.log.clone(),
             });
         }
         Ok(Some(objects))
@@ -260,12 +290,14 @@ impl Fields {
 
     /// Takes the value of a field whose form the caller checks, whatever it is.
     pub fn take(&mut self, name: &str) -> Option<Value> {
-        self.fields.remove(name).filter(|value| !value.is_null())
+        self.note(name, || Form::Any);
+        self.pull(name)
     }
 
     /// Drops fields that a client sends back as it got them, and that cannot be set.
     pub fn ignore(&mut self, names: &[&str]) {
         for name in names {
+            self.note(name, || Form::Ignored);
             self.fields.remove(*name);
         }
     }
@@ -282,6 +314,25 @@ impl Fields {
                 let message = format!("'{}' is not a field that is carried here.", echo(name));
                 Err(self.refuse(&echo(name), message))
             }
+        }
+    }
+
+    fn pull(&mut self, name: &str) -> Option<Value> {
+        self.fields.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn note(&self, name: &str, form: impl FnOnce() -> Form) {
+        if let Some(log) = &self.log {
+            // Entries of a list are alike.
+            let is_index =
+                |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+            let path = format!("{}/{name}", self.path);
+            let parts: Vec<&str> = path.split('/').collect();
+            let parts: Vec<&str> = parts
+                .into_iter()
+                .map(|p| if is_index(&p) { "*" } else { p })
+                .collect();
+            log.note(parts.join("/"), form());
         }
     }
 

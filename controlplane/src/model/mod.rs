@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod address;
+pub mod asked;
 pub mod audit;
 pub mod counter;
 pub mod fields;

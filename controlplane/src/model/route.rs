@@ -65,6 +65,27 @@ impl Draft {
         fields.finish()?;
         Ok(draft)
     }
+
+    /// What a new route needs: its prefix and its tunnel.
+    ///
+    /// # Errors
+    /// When one of them is missing.
+    pub fn whole(&self) -> Result<(IpNet, Uuid), Refusal> {
+        let network = self.network.ok_or_else(|| missing("network"))?;
+        Ok((network, self.tunnel()?))
+    }
+
+    /// What a new route of a prefix in the path needs.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn tunnel(&self) -> Result<Uuid, Refusal> {
+        self.tunnel_id.ok_or_else(|| missing("tunnel_id"))
+    }
+}
+
+fn missing(name: &str) -> Refusal {
+    Refusal::invalid(INVALID, format!("'{name}' is required.")).at(name)
 }
 
 /// Parses a route's prefix: strict, and not inside a reserved range.

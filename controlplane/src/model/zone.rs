@@ -71,16 +71,24 @@ impl NewZone {
 }
 
 impl Zone {
+    /// Reads the body of `PATCH /zones/{id}`: whether the zone is to be paused.
+    ///
+    /// # Errors
+    /// A field that is wrong or not carried.
+    pub fn read_patch(mut fields: Fields) -> Result<Option<bool>, Refusal> {
+        let paused = fields.boolean("paused")?;
+        read_type(&mut fields)?;
+        fields.finish()?;
+        Ok(paused)
+    }
+
     /// The zone after `PATCH /zones/{id}`.
     ///
     /// # Errors
     /// A field that is wrong or not carried.
-    pub fn patched(&self, mut fields: Fields, now: Timestamp) -> Result<Zone, Refusal> {
-        let paused = fields.boolean("paused")?;
-        read_type(&mut fields)?;
-        fields.finish()?;
+    pub fn patched(&self, fields: Fields, now: Timestamp) -> Result<Zone, Refusal> {
         Ok(Zone {
-            paused: paused.unwrap_or(self.paused),
+            paused: Zone::read_patch(fields)?.unwrap_or(self.paused),
             modified_on: now,
             ..self.clone()
         })

@@ -75,7 +75,21 @@ impl Collection {
         old: Option<&Tunnel>,
         asked: Asked,
     ) -> Result<(Shared, Kind), Refusal> {
-        let mut fields = Fields::new(body, INVALID)?;
+        let fields = Fields::new(body, INVALID)?;
+        let (shared, mut kind) = self.read_fields(fields, old, asked)?;
+        if let Kind::Ipsec(ipsec) = &mut kind {
+            ipsec.has_address_identity = claims_address(snapshot, old.map(|old| old.id), ipsec);
+        }
+        Ok((shared, kind))
+    }
+
+    /// The same, as far as the fields alone tell.
+    pub(super) fn read_fields(
+        self,
+        mut fields: Fields,
+        old: Option<&Tunnel>,
+        asked: Asked,
+    ) -> Result<(Shared, Kind), Refusal> {
         let defaults = match self {
             Collection::Gre => &defaults::GRE,
             Collection::Ipsec => &defaults::IPSEC,
@@ -94,10 +108,7 @@ impl Collection {
                     Some(Kind::WireGuard(_) | Kind::Gre(_) | Kind::Interconnect(_)) | None => None,
                 };
                 let when = (asked.account, asked.now);
-                let mut ipsec = Ipsec::read(&mut fields, before, when)?;
-                ipsec.has_address_identity =
-                    claims_address(snapshot, old.map(|old| old.id), &ipsec);
-                Kind::Ipsec(Box::new(ipsec))
+                Kind::Ipsec(Box::new(Ipsec::read(&mut fields, before, when)?))
             }
             (Collection::Interconnects, Some(Kind::Interconnect(old))) => {
                 Kind::Interconnect(Interconnect::read(&mut fields, Some(old))?)

@@ -2,28 +2,28 @@
 //!
 //! Every write takes `?validate_only=true`: all checks, no change.
 
+mod about;
 mod collection;
 mod psk;
 mod show;
 mod static_routes;
 mod tunnels;
 
-use axum::Router;
-
 use super::context::Shared;
 use super::input::Params;
+use super::operation::Routes;
 use crate::model::Refusal;
 use crate::store::Transaction;
 
 pub(super) use collection::Collection;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .merge(tunnels::routes(Collection::Gre))
-        .merge(tunnels::routes(Collection::Ipsec))
-        .merge(tunnels::routes(Collection::Interconnects))
-        .merge(psk::routes())
-        .merge(static_routes::routes())
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .and(tunnels::routes(Collection::Gre))
+        .and(tunnels::routes(Collection::Ipsec))
+        .and(tunnels::routes(Collection::Interconnects))
+        .and(psk::routes())
+        .and(static_routes::routes())
 }
 
 /// Makes the change, or with `validate_only` only finds out whether it would be refused. Says

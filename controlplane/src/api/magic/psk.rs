@@ -2,16 +2,17 @@
 //!
 //! A key is shown in the answer of the request that made or gave it, and never again.
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::post;
+use http::Method;
 use ring::rand::SystemRandom;
 use serde_json::{Map, Value, json};
 
 use super::super::context::{self, Shared};
 use super::super::envelope::{Answer, one};
 use super::super::input::{At, Body, Params};
+use super::super::operation::{Routes, does};
 use super::super::tunnels::no_random;
+use super::about::{MADE_PSK, PSKS, REHEARSAL, SET_PSKS};
 use super::collection::Collection;
 use super::tunnels::{entries, find};
 use super::{is_rehearsal, write};
@@ -19,13 +20,14 @@ use crate::model::tunnel::{INVALID, Kind, Psk, Tunnel};
 use crate::model::{Refusal, Timestamp};
 use crate::store::Transaction;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/accounts/{account}/magic/ipsec_tunnels/psk", post(set))
-        .route(
-            "/accounts/{account}/magic/ipsec_tunnels/{tunnel}/psk_generate",
-            post(generate),
-        )
+pub(super) fn routes() -> Routes {
+    let all = "/accounts/{account}/magic/ipsec_tunnels/psk";
+    let each = "/accounts/{account}/magic/ipsec_tunnels/{tunnel}/psk_generate";
+    let given = does("Set pre-shared keys").asks(REHEARSAL).takes_body(PSKS);
+    let made = does("Make a pre-shared key").asks(REHEARSAL);
+    Routes::new()
+        .on((Method::POST, all), set, given.gives(SET_PSKS))
+        .on((Method::POST, each), generate, made.gives(MADE_PSK))
 }
 
 async fn generate(
@@ -49,21 +51,23 @@ async fn set(
     params: Params,
     Body(mut body): Body,
 ) -> Answer {
-    let asked = match body.get("validate_only") {
+    let asked = body
+        .as_object_mut()
+        .and_then(|body| body.remove("validate_only"));
+    let asked = match asked {
         None | Some(Value::Null) => None,
-        Some(Value::Bool(asked)) => Some(*asked),
+        Some(Value::Bool(asked)) => Some(asked),
         Some(_) => {
             let why = "'validate_only' must be true or false.";
             return Err(Refusal::invalid(INVALID, why).at("validate_only"));
         }
     };
     let is_rehearsal = is_rehearsal(&params)? || asked.unwrap_or(false);
-    let keys = body.get_mut("psks").map(Value::take);
     let set = write(&shared, is_rehearsal, move |transaction| {
         let account = context::account(transaction.snapshot(), &account)?.id;
         let mut applied = Map::new();
         let mut unapplied = Map::new();
-        for (id, entry) in entries(json!({"psks": keys}), "psks", INVALID)? {
+        for (id, entry) in entries(body, "psks", INVALID)? {
             let found = find(transaction.snapshot(), account, Collection::Ipsec, &id);
             let psk = match entry["psk"].as_str() {
                 Some(text) => Psk::new(text.to_owned()),

@@ -2,34 +2,72 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
 use dataplane::fib::CANDIDATES_MAX;
+use http::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::context::{self, Shared};
 use super::super::envelope::{Answer, one};
 use super::super::input::{At, Body, Params};
+use super::super::operation::{self, Routes, does};
 use super::super::routes::{TAKEN, UNKNOWN, vnet_of};
 use super::tunnels::{entries, keyed};
-use super::{is_rehearsal, show, write};
+use super::{about, is_rehearsal, show, write};
 use crate::model::route::INVALID;
 use crate::model::static_route::{Draft, StaticRoute};
 use crate::model::tunnel::Tunnel;
 use crate::model::{Fields, HexId, Refusal};
 use crate::store::{Snapshot, Transaction};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route(
-            "/accounts/{account}/magic/routes",
-            get(list).post(create).put(bulk).delete(empty),
+pub(super) fn routes() -> Routes {
+    use about::{NAMED_ROUTES, REHEARSAL, route_examples};
+    let (all, each) = (
+        "/accounts/{account}/magic/routes",
+        "/accounts/{account}/magic/routes/{route}",
+    );
+    let read_route: operation::Read = |fields| Draft::read(fields, None).map(drop);
+    let many = operation::Body::Many("routes", read_route, route_examples);
+    let new = does("Make a static route").asks(REHEARSAL);
+    let new = new.takes(read_route, route_examples);
+    let changed = does("Change a static route").asks(REHEARSAL);
+    let changed = changed.takes_part(read_route, route_examples);
+    let changed_all = does("Change static routes, all or none").asks(REHEARSAL);
+    let gone = does("Delete a static route").asks(REHEARSAL);
+    let gone_all = does("Delete the static routes that the body names; without one, all");
+    let gone_all = gone_all.asks(REHEARSAL).takes_body(NAMED_ROUTES);
+    Routes::new()
+        .on(
+            (Method::GET, all),
+            list,
+            does("List static routes").gives(about::ROUTES),
         )
-        .route(
-            "/accounts/{account}/magic/routes/{route}",
-            get(read).put(update).delete(delete),
+        .on((Method::POST, all), create, new.gives(about::MADE_ROUTE))
+        .on(
+            (Method::PUT, all),
+            bulk,
+            changed_all.takes_body(many).gives(about::CHANGED_ROUTES),
+        )
+        .on(
+            (Method::DELETE, all),
+            empty,
+            gone_all.gives(about::GONE_ROUTES),
+        )
+        .on(
+            (Method::GET, each),
+            read,
+            does("Show a static route").gives(about::ONE_ROUTE),
+        )
+        .on(
+            (Method::PUT, each),
+            update,
+            changed.gives(about::CHANGED_ROUTE),
+        )
+        .on(
+            (Method::DELETE, each),
+            delete,
+            gone.gives(about::GONE_ROUTE),
         )
 }
 
@@ -147,13 +185,15 @@ async fn empty(
     let is_rehearsal = is_rehearsal(&params)?;
     let deleted = write(&shared, is_rehearsal, move |transaction| {
         let account = context::account(transaction.snapshot(), &account)?.id;
-        let routes: Vec<Arc<StaticRoute>> = match body.get("routes") {
-            None => transaction
+        let is_empty = body.as_object().is_some_and(serde_json::Map::is_empty);
+        let routes: Vec<Arc<StaticRoute>> = match is_empty {
+            true => transaction
                 .snapshot()
                 .statics_of(account)
                 .cloned()
                 .collect(),
-            Some(_) => {
+            // Whoever says something, and it is not which routes, does not mean all of them.
+            false => {
                 let named = entries(body, "routes", INVALID)?.into_iter().enumerate();
                 let found = named.map(|(index, (id, _))| {
                     let found = find(transaction.snapshot(), account, &id);

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Extension, Router};
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
 use super::super::context::{self, Shared};
 use super::super::envelope::{Answer, one, one_noting};
 use super::super::input::{At, Body, Params};
+use super::super::operation::{self, Routes, Shape, does};
 use super::super::tunnels::{self as any, Seen, UNKNOWN, amended, fresh, keep};
+use super::about::{self, REHEARSAL};
 use super::collection::{Asked, Collection};
 use super::{is_rehearsal, show, write};
-use crate::model::fields::LIST_LEN_MAX;
+use crate::model::fields::{LIST_LEN_MAX, echo};
 use crate::model::tunnel::{INVALID, TargetForm, Tunnel};
 use crate::model::{HexId, Refusal};
 use crate::store::{Snapshot, Transaction};
@@ -22,13 +23,36 @@ use crate::store::{Snapshot, Transaction};
 /// The header by which a client asks for health check targets as objects.
 const NEW_TARGET: &str = "x-magic-new-hc-target";
 
-pub(super) fn routes(collection: Collection) -> Router<Shared> {
+const HEADERS: &[(&str, Shape)] = &[(NEW_TARGET, Shape::Words(&["true", "false"]))];
+
+pub(super) fn routes(collection: Collection) -> Routes {
     let all = format!("/accounts/{{account}}/magic/{}", collection.path());
-    let each = format!("{all}/{{tunnel}}");
-    Router::new()
-        .route(&all, get(list).post(create).put(bulk))
-        .route(&each, get(read).put(update).delete(delete))
-        .layer(Extension(collection))
+    let (all, each) = (all.as_str(), format!("{all}/{{tunnel}}"));
+    let each = each.as_str();
+    let about = about::of(collection);
+    let many = operation::Body::Many(collection.many(), about.read, about.examples);
+    let does = |summary| does(summary).heeds(HEADERS);
+    let writes = |summary| does(summary).asks(REHEARSAL);
+    let list_of = does("List tunnels of this kind").gives(about.listed);
+    let new = writes("Make a tunnel")
+        .takes(about.read, about.examples)
+        .gives(about.made);
+    let changed_all = writes("Change tunnels, all or none").takes_body(many);
+    let shown = does("Show a tunnel").gives(about.shown);
+    let changed = writes("Change a tunnel").takes_part(about.read, about.examples);
+    let gone = writes("Delete a tunnel and its routes").gives(about.gone);
+    Routes::new()
+        .on((Method::GET, all), list, list_of)
+        .on((Method::POST, all), create, new)
+        .on(
+            (Method::PUT, all),
+            bulk,
+            changed_all.gives(about.changed_all),
+        )
+        .on((Method::GET, each), read, shown)
+        .on((Method::PUT, each), update, changed.gives(about.changed))
+        .on((Method::DELETE, each), delete, gone)
+        .layered(|router| router.layer(Extension(collection)))
 }
 
 async fn create(
@@ -222,6 +246,11 @@ pub(super) fn entries(body: Value, many: &str, code: u32) -> Result<Vec<(String,
     let Value::Object(mut body) = body else {
         return Err(wrong(format!("The body must be {{\"{many}\": […]}}.")));
     };
+    if let Some(other) = body.keys().find(|key| *key != many) {
+        let other = echo(other);
+        let why = format!("'{other}' is not a field that is carried here.");
+        return Err(Refusal::invalid(code, why).at(&other));
+    }
     let list = match body.remove(many) {
         Some(Value::Array(list)) if list.len() <= LIST_LEN_MAX => list,
         Some(Value::Array(_)) => {

@@ -16,7 +16,7 @@ use crate::model::{Fields, Refusal};
 use crate::store::Transaction;
 
 /// Most changes of one batch (the product's own bound for paid plans).
-const CHANGES_MAX: usize = 3_500;
+pub(super) const CHANGES_MAX: usize = 3_500;
 
 /// What to do, in this order.
 struct Batch {
@@ -49,11 +49,19 @@ impl Batch {
             posts: list(&mut fields, "posts")?,
         };
         fields.finish()?;
-        let lists = [&batch.deletes, &batch.patches, &batch.puts, &batch.posts];
-        let count: usize = lists.iter().map(|list| list.len()).sum();
-        if count > CHANGES_MAX {
-            let why = format!("A batch may have at most {CHANGES_MAX} changes, not {count}.");
-            return Err(Refusal::invalid(INVALID, why));
+        let lists = [
+            ("deletes", &batch.deletes),
+            ("patches", &batch.patches),
+            ("puts", &batch.puts),
+            ("posts", &batch.posts),
+        ];
+        let mut count = 0;
+        for (name, list) in lists {
+            count += list.len();
+            if count > CHANGES_MAX {
+                let why = format!("A batch may have at most {CHANGES_MAX} changes in all.");
+                return Err(Refusal::invalid(INVALID, why).at(name));
+            }
         }
         Ok(batch)
     }

@@ -1,5 +1,6 @@
 //! `/zones/{zone}/dns_records`
 
+mod about;
 mod batch;
 mod file;
 mod filter;
@@ -7,29 +8,59 @@ mod name;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::{get, post};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params};
+use super::operation::{GONE, Routes, does};
 use crate::model::record::{INVALID, Record};
 use crate::model::record_draft::Draft;
 use crate::model::zone::Zone;
 use crate::model::{Fields, HexId, Refusal, Timestamp};
 use crate::store::{Snapshot, Transaction};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/zones/{zone}/dns_records", get(list).post(create))
-        .route("/zones/{zone}/dns_records/batch", post(batch::run))
-        .route("/zones/{zone}/dns_records/export", get(file::export))
-        .route("/zones/{zone}/dns_records/import", post(file::import))
-        .route(
-            "/zones/{zone}/dns_records/{record}",
-            get(read).put(replace).patch(patch).delete(delete),
+pub(super) fn routes() -> Routes {
+    use about::{BATCH, BATCHED, FILE, FILTERS, IMPORTED, RECORD, examples};
+    let (all, each) = (
+        "/zones/{zone}/dns_records",
+        "/zones/{zone}/dns_records/{record}",
+    );
+    let many = "/zones/{zone}/dns_records/batch";
+    let (out, back) = (
+        "/zones/{zone}/dns_records/export",
+        "/zones/{zone}/dns_records/import",
+    );
+    let list_of = does("List DNS records").asks(FILTERS);
+    let new = does("Make a DNS record").takes(about::read, examples);
+    let replaced = does("Replace a DNS record").takes(about::read, examples);
+    let changed = does("Change a DNS record").takes_part(about::read, examples);
+    let at_once = does("Change many DNS records, all or none").takes_body(BATCH);
+    let file = does("The zone as a BIND file").gives_text();
+    let from_file = does("Add the records of a BIND file, all or none").takes_body(FILE);
+    Routes::new()
+        .on((Method::GET, all), list, list_of.lists(RECORD, 5_000_000))
+        .on((Method::POST, all), create, new.gives(RECORD))
+        .on((Method::POST, many), batch::run, at_once.gives(BATCHED))
+        .on((Method::GET, out), file::export, file)
+        .on(
+            (Method::POST, back),
+            file::import,
+            from_file.gives_timed(IMPORTED),
+        )
+        .on(
+            (Method::GET, each),
+            read,
+            does("Show a DNS record").gives(RECORD),
+        )
+        .on((Method::PUT, each), replace, replaced.gives(RECORD))
+        .on((Method::PATCH, each), patch, changed.gives(RECORD))
+        .on(
+            (Method::DELETE, each),
+            delete,
+            does("Delete a DNS record").gives(GONE),
         )
 }
 

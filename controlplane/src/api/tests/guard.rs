@@ -1,7 +1,6 @@
-//! Every path of the API, asked by who may not: found in the sources, so that a new one is among them.
+//! Every path of the API, asked by who may not: found in the document, so that a new one is among them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use axum::body::Body;
 use http::Method;
@@ -22,44 +21,17 @@ const METHODS: [Method; 5] = [
 /// What stands for an id in a path.
 const NOBODY: &str = "00000000000000000000000000000000";
 
-/// Every path below an account or a zone that the sources name.
-fn paths() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    collect(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api"),
-        &mut found,
-    );
+/// Every path below an account or a zone: all are in the document, since none is served otherwise.
+async fn paths(world: &World) -> BTreeSet<String> {
+    let document = world.document().await;
+    let all = document.operations().into_iter();
+    let all = all.filter_map(|(path, ..)| path.strip_prefix("/client/v4"));
+    let is_below =
+        |path: &&str| path.starts_with("/accounts/{account}/") || path.starts_with("/zones/{zone}");
+    let found: BTreeSet<String> = all.filter(is_below).map(str::to_owned).collect();
     let magic = found.iter().any(|path| path.contains("magic/gre_tunnels"));
     assert!(found.len() > 20 && magic, "{found:?}");
     found
-}
-
-fn collect(directory: &Path, found: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != "tests") {
-                collect(&path, found);
-            }
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        for literal in text.split('"') {
-            let literal = literal.replace("{{", "{").replace("}}", "}");
-            let is_path =
-                literal.starts_with("/accounts/{account}/") || literal.starts_with("/zones/{zone}");
-            if !is_path || literal.contains(char::is_whitespace) {
-                continue;
-            }
-            let leaves = ["gre_tunnels", "ipsec_tunnels", "cf_interconnects"];
-            let leaves = if literal.contains("{}") {
-                &leaves[..]
-            } else {
-                &[""]
-            };
-            found.extend(leaves.iter().map(|leaf| literal.replacen("{}", leaf, 1)));
-        }
-    }
 }
 
 fn filled(path: &str, account: &str, zone: &str) -> String {
@@ -102,7 +74,7 @@ async fn no_path_of_another_account_or_zone_tells_whether_it_exists() {
     let (_, zones) = world.get("/zones?name=stranger.example").await;
     let zone = super::id(&zones["result"][0]);
     let mine = everything(&world, Access::Write).await;
-    for path in paths() {
+    for path in paths(&world).await {
         for method in METHODS {
             let theirs = filled(&path, &account, &zone);
             // The server's own token shows that there is something to find.
@@ -130,7 +102,7 @@ async fn a_token_that_may_read_everything_changes_nothing_by_any_path() {
     let reader = everything(&world, Access::Read).await;
     let before = *world.plane.revision().borrow();
     let mut refused = 0;
-    for path in paths() {
+    for path in paths(&world).await {
         let path = filled(&path, &world.account, &zone);
         for method in METHODS {
             let (status, answer) = asked(&reader, &method, &path).await;
@@ -154,7 +126,7 @@ async fn a_token_that_may_read_everything_changes_nothing_by_any_path() {
 #[tokio::test]
 async fn without_a_token_there_is_nothing_at_all() {
     let world = World::new().await.as_token("guess");
-    let mut all = paths();
+    let mut all = paths(&world).await;
     all.extend(
         [
             "/accounts",

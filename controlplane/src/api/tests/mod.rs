@@ -8,19 +8,25 @@ mod guard;
 mod magic;
 mod magic_input;
 mod magic_routes;
+mod matrix;
 mod networks;
+mod openapi;
 mod records;
 mod secrets;
 mod shared;
 mod spectrum;
+mod stage;
+mod strangers;
 mod tunnels;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
+use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tower_service::Service as _;
 
 use crate::model::account::Account;
@@ -30,6 +36,7 @@ use crate::model::zone::Zone;
 use crate::model::{HexId, Timestamp};
 use crate::scratch::Directory;
 use crate::{ControlPlane, NoNode, NodeStatus, Options};
+use openapi::{Document, Given};
 
 fn options(directory: &Directory) -> Options {
     let edge = ["203.0.113.1", "2001:db8:1::1"];
@@ -56,6 +63,8 @@ pub(super) struct World {
     router: axum::Router,
     token: String,
     pub(super) account: String,
+    /// Every answer is held to it.
+    document: OnceCell<Document>,
     directory: Arc<Directory>,
 }
 
@@ -82,6 +91,7 @@ impl World {
             router: plane.router(Arc::new(NoNode)),
             token: plane.first_token().unwrap_or_default(),
             account: String::new(),
+            document: OnceCell::new(),
             plane,
             directory: Arc::new(directory),
         }
@@ -94,6 +104,7 @@ impl World {
             router: self.router.clone(),
             token: token.to_owned(),
             account: self.account.clone(),
+            document: OnceCell::new(),
             directory: Arc::clone(&self.directory),
         }
     }
@@ -104,10 +115,38 @@ impl World {
 
     /// A request as it is; the status, and the body as text.
     pub(super) async fn raw(&self, request: Request<Body>) -> (u16, String) {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         let response = self.raw_response(request).await;
         let status = response.status().as_u16();
+        let media_type = response.headers()[CONTENT_TYPE]
+            .to_str()
+            .unwrap()
+            .to_owned();
         let body = to_bytes(response.into_body(), 1 << 24).await.unwrap();
-        (status, String::from_utf8(body.to_vec()).unwrap())
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        self.document().await.hold(&Given {
+            method: &method,
+            path: uri.path(),
+            status,
+            media_type: &media_type,
+            text: &text,
+        });
+        (status, text)
+    }
+
+    /// What the API says of itself.
+    async fn document(&self) -> &Document {
+        let document = self.document.get_or_init(async || {
+            let request = Request::builder().uri("/openapi.json").body(Body::empty());
+            let response = self.raw_response(request.unwrap()).await;
+            let body = to_bytes(response.into_body(), 1 << 24).await.unwrap();
+            Document(serde_json::from_slice(&body).unwrap())
+        });
+        document.await
+    }
+
+    pub(super) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
     }
 
     pub(super) fn request(&self, method: Method, path: &str, body: Body) -> Request<Body> {
@@ -118,7 +157,7 @@ impl World {
         Request::builder()
             .method(method)
             .uri(path)
-            .header("authorization", format!("Bearer {}", self.token))
+            .header("authorization", self.bearer())
             .body(body)
             .unwrap()
     }

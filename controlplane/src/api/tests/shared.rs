@@ -20,6 +20,7 @@ async fn world(server: &Server, key: MasterKey, token: Option<String>) -> World 
     let plane = ControlPlane::open_on(Box::new(server.open()), options).unwrap();
     let mut world = World {
         router: plane.router(Arc::new(NoNode)),
+        document: tokio::sync::OnceCell::new(),
         token: token.or_else(|| plane.first_token()).unwrap(),
         account: String::new(),
         plane,

@@ -3,6 +3,7 @@
 //! `wireguard` is a resource of our own, `magic` (beside this room) has those of the product. Both
 //! make, check and delete by `place`, and ask the node by `seen`.
 
+mod about;
 mod peer_config;
 mod place;
 mod seen;
@@ -10,18 +11,19 @@ mod wireguard;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
 use super::envelope::{Answer, page};
 use super::input::{At, Params};
+use super::operation::{Routes, does};
 use crate::model::tunnel::{Kind, Tunnel};
 use crate::model::{HexId, Refusal, Timestamp};
 use crate::store::Snapshot;
 
+pub(super) use about::{HEALTH, HEALTH_CHECK, STATUS, TEXT_OR_NULL, TRAFFIC, with_shared};
 pub(super) use place::{amended, claims_address, delete, find, fresh, keep, no_random};
 pub(super) use seen::Seen;
 
@@ -30,10 +32,12 @@ pub(super) const UNKNOWN: u32 = 1016;
 /// Code of a name, key, address or prefix that another tunnel has.
 pub(super) const TAKEN: u32 = 1013;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/accounts/{account}/tunnels", get(list))
-        .merge(wireguard::routes())
+pub(super) fn routes() -> Routes {
+    let all = "/accounts/{account}/tunnels";
+    let list_of = does("List tunnels of every kind").asks(about::FILTERS);
+    Routes::new()
+        .on((Method::GET, all), list, list_of.lists(about::ANY, 1_000))
+        .and(wireguard::routes())
 }
 
 async fn list(State(shared): State<Shared>, At(account): At<String>, params: Params) -> Answer {

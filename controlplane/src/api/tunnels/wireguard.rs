@@ -1,14 +1,14 @@
 //! `/accounts/{account}/wireguard_tunnels`, a resource of our own.
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use dataplane::node::TunnelStatus;
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey};
+use http::Method;
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
 
+use super::about::{FILTERS, WIREGUARD, examples};
 use super::{
     Seen, amended, delete as delete_any, find as find_any, fresh, keep, listed, no_random,
 };
@@ -16,26 +16,31 @@ use super::{UNKNOWN, peer_config};
 use crate::api::context::{self, Shared};
 use crate::api::envelope::{Answer, one, one_noting, page};
 use crate::api::input::{At, Body, Params};
+use crate::api::operation::{Routes, does};
 use crate::model::tunnel::{
     self, Draft, INVALID, Identity, Kind, TargetForm, Tunnel, Wanted, WireGuard,
 };
 use crate::model::{Fields, HexId, Refusal, Timestamp};
 use crate::store::{Snapshot, Transaction};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route(
-            "/accounts/{account}/wireguard_tunnels",
-            get(list).post(create),
-        )
-        .route(
-            "/accounts/{account}/wireguard_tunnels/{tunnel}",
-            get(read).patch(patch).delete(delete),
-        )
-        .route(
-            "/accounts/{account}/wireguard_tunnels/{tunnel}/config",
-            get(config),
-        )
+pub(super) fn routes() -> Routes {
+    let all = "/accounts/{account}/wireguard_tunnels";
+    let each = "/accounts/{account}/wireguard_tunnels/{tunnel}";
+    let file = "/accounts/{account}/wireguard_tunnels/{tunnel}/config";
+    let list_of = does("List WireGuard tunnels").asks(FILTERS);
+    let read_draft = |fields| Draft::read(fields, None).map(drop);
+    let new = does("Make a WireGuard tunnel").takes(read_draft, examples);
+    let shown = does("Show a WireGuard tunnel");
+    let changed = does("Change a WireGuard tunnel").takes_part(read_draft, examples);
+    let gone = does("Delete a WireGuard tunnel and its routes");
+    let of_peer = does("The peer's configuration, for wg-quick");
+    Routes::new()
+        .on((Method::GET, all), list, list_of.lists(WIREGUARD, 1_000))
+        .on((Method::POST, all), create, new.gives(WIREGUARD))
+        .on((Method::GET, each), read, shown.gives(WIREGUARD))
+        .on((Method::PATCH, each), patch, changed.gives(WIREGUARD))
+        .on((Method::DELETE, each), delete, gone.gives(WIREGUARD))
+        .on((Method::GET, file), config, of_peer.gives_text())
 }
 
 /// Keys that were made for a request: shown in its answer and nowhere else.
