@@ -17,6 +17,7 @@ main() {
   need npm npm
   need python3 python3
   need openssl openssl
+  need jq jq
   python3 -c 'import ensurepip, venv' 2>/dev/null || NEEDED+=(python3-venv)
   install_needed
   build

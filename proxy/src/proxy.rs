@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use controlplane::dns::Authority;
+use controlplane::origin;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::Acceptor;
 use tokio::net::TcpListener;
@@ -18,8 +19,8 @@ use crate::dns;
 use crate::handoff::{Flows, Handoff, Vnets};
 use crate::l4;
 use crate::l7::{self, Door, Gate, engine};
-use crate::listen::{self, BindError, CertificateError, Certificates, Drain, Lanes};
-use crate::route::{OriginApi, Routes, follow_apps};
+use crate::listen::{self, BindError, CertificateError, Certificates, Drain, Lanes, Uploaded};
+use crate::route::{OriginApi, Routes, follow_apps, follow_certificates};
 
 /// Time for tasks to end after they were told to close.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
@@ -54,9 +55,6 @@ pub enum StartError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertificateError),
-    /// HTTPS is asked for without certificates.
-    #[error("HTTPS on {0} needs a directory of certificates")]
-    NoCertificates(SocketAddr),
     /// The token for the Origin API cannot be sent.
     #[error("the token for the Origin API has characters that a header may not have")]
     Token,
@@ -104,7 +102,7 @@ impl Proxy {
             .ok();
         let api = OriginApi::new(config.origin_api, &config.origin_token)
             .map_err(|_invalid| StartError::Token)?;
-        let tls = acceptor(&config)?;
+        let tls = Tls::new(&config)?;
         let counters = Arc::new(Counters::default());
         let congestion = Congestion::new(config.congestion.as_deref(), &counters);
         let http = bind(&config.http, "http", &congestion)?;
@@ -217,7 +215,7 @@ fn run(
     config: ProxyConfig,
     upstreams: Upstreams,
     api: OriginApi,
-    tls: Option<Arc<Acceptor>>,
+    tls: Option<Tls>,
     ((http, https), lanes): ((Sockets, Sockets), Lanes),
     (counters, congestion): (&Arc<Counters>, Congestion),
 ) -> ((Drain, Arc<Door>), Vec<SocketAddr>, Vec<SocketAddr>) {
@@ -260,7 +258,20 @@ fn run(
         };
         sockets.into_iter().map(start).collect()
     };
-    let (http, https) = (serve(http, None), serve(https, tls.as_ref()));
+    let acceptor = tls.as_ref().map(|tls| &tls.acceptor);
+    let (http, https) = (serve(http, None), serve(https, acceptor));
+    if let Some(tls) = tls {
+        let uploaded = Arc::downgrade(&tls.uploaded);
+        let publish = move |certificates: Option<&[origin::Certificate]>| {
+            let uploaded = uploaded.upgrade();
+            if let (Some(uploaded), Some(certificates)) = (&uploaded, certificates) {
+                uploaded.replace(certificates);
+            }
+            uploaded.is_some()
+        };
+        let (api, revision) = (api.clone(), revision.clone());
+        tokio::spawn(follow_certificates(api, revision, patience, publish));
+    }
     if config.l4 {
         let (sender, apps) = watch::channel(Vec::new());
         tokio::spawn(follow_apps(api, revision, patience, sender));
@@ -299,16 +310,29 @@ fn check_colo(colo: &str) -> Result<(), StartError> {
     }
 }
 
-fn acceptor(config: &ProxyConfig) -> Result<Option<Arc<Acceptor>>, StartError> {
-    let Some(first) = config.https.first() else {
-        return Ok(None);
-    };
-    let directory = config
-        .certificates
-        .as_deref()
-        .ok_or(StartError::NoCertificates(*first))?;
-    let server = Certificates::read(directory)?.server_config();
-    Ok(Some(Arc::new(Acceptor::from_server_config(server))))
+/// What HTTPS is served with.
+struct Tls {
+    acceptor: Arc<Acceptor>,
+    uploaded: Arc<Uploaded>,
+}
+
+impl Tls {
+    /// `None` when HTTPS is not served.
+    fn new(config: &ProxyConfig) -> Result<Option<Tls>, StartError> {
+        if config.https.is_empty() {
+            return Ok(None);
+        }
+        let certificates = match &config.certificates {
+            Some(directory) => Certificates::read(directory)?,
+            None => Certificates::default(),
+        };
+        let uploaded = certificates.uploaded();
+        let acceptor = Acceptor::from_server_config(certificates.server_config());
+        Ok(Some(Tls {
+            acceptor: Arc::new(acceptor),
+            uploaded,
+        }))
+    }
 }
 
 fn bind(

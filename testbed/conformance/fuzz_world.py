@@ -56,6 +56,8 @@ ids["ROUTE_ID"] = made(routes, example("/accounts/{account}/teamnet/routes"))
 static = {**example("/accounts/{account}/magic/routes"), "nexthop": "10.255.9.1"}
 ids["STATIC_ID"] = made(f"{account}/magic/routes", static)
 ids["RECORD_ID"] = made(f"{zone}/dns_records", example("/zones/{zone}/dns_records"))
+certificates = "/zones/{zone}/custom_certificates"
+ids["CERTIFICATE_ID"] = made(f"{zone}/custom_certificates", example(certificates))
 ids["APP_ID"] = made(f"{zone}/spectrum/apps", example("/zones/{zone}/spectrum/apps"))
 for name, value in ids.items():
     print(f"export {name}={value}")

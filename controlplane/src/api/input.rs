@@ -130,6 +130,14 @@ impl Params {
         }
     }
 
+    /// One of a few words.
+    pub(crate) fn word(&self, name: &str, words: &[&str]) -> Result<Option<&str>, Refusal> {
+        match self.get(name) {
+            Some(given) if !words.contains(&given) => Err(wrong(name, &words.join(" or "), given)),
+            given => Ok(given),
+        }
+    }
+
     /// A UUID parameter.
     pub(crate) fn uuid(&self, name: &str) -> Result<Option<Uuid>, Refusal> {
         self.parsed(name, "a UUID")

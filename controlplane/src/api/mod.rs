@@ -9,11 +9,13 @@ mod accounts;
 mod again;
 mod audit;
 mod auth;
+mod certificates;
 mod context;
 mod coverage;
 mod dry_run;
 mod envelope;
 mod explain;
+mod hostname_routes;
 mod input;
 mod limit;
 mod magic;
@@ -22,7 +24,9 @@ mod origins;
 mod permit;
 mod records;
 mod routes;
+mod settings;
 mod spectrum;
+mod subnets;
 mod tokens;
 mod tunnels;
 mod user;
@@ -59,21 +63,28 @@ pub(crate) fn router(context: Context) -> Router {
         by_handler(zones::collection()),
         guarded(Group::AccountTokens, tokens::of_account()),
         guarded(Group::AuditLogs, audit::of_account()),
+        guarded(Group::Certificates, certificates::routes()),
         guarded(Group::Dns, records::routes()),
         guarded(Group::MagicWan, magic::routes()),
         guarded(Group::Networks, explain::routes()),
         guarded(Group::Networks, routes::routes()),
+        guarded(Group::Networks, hostname_routes::routes()),
+        guarded(Group::Networks, subnets::routes()),
         guarded(Group::Networks, vnets::routes()),
         guarded(Group::Spectrum, spectrum::routes()),
         guarded(Group::Tunnels, tunnels::routes()),
         guarded(Group::Zones, zones::routes()),
+        guarded(Group::ZoneSettings, settings::routes()),
     ]);
     let (resources, mut operations) = resources.below("/client/v4").into_parts();
     let (origins, of_origins) = origins::routes().below("/origin/v1").into_parts();
+    let (secrets, of_secrets) = origins::secrets().below("/origin/v1").into_parts();
     operations.extend(of_origins);
+    operations.extend(of_secrets);
     let customers = middleware::from_fn_with_state(shared.clone(), auth::customer);
     let again = middleware::from_fn_with_state(shared.clone(), again::when_stale);
     let proxies = middleware::from_fn_with_state(shared.clone(), auth::proxy);
+    let proxies_alone = middleware::from_fn_with_state(shared.clone(), auth::proxy_alone);
     let client = resources
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -82,6 +93,7 @@ pub(crate) fn router(context: Context) -> Router {
         .layer(customers);
     client
         .merge(origins.route_layer(proxies))
+        .merge(secrets.route_layer(proxies_alone))
         .merge(operation::document_route(&operations))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)

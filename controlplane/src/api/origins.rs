@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use http::Method;
 
-use super::context::Shared;
-use super::input::At;
+use super::context::{Shared, now};
+use super::input::{At, Params};
 use super::operation::{BOOLEAN, COUNT, HEX_ID, IP, Routes, Shape, TEXT, UUID, does};
 use crate::model::Refusal;
 use crate::model::fields::echo;
-use crate::origin::{self, Apps, HostAnswer};
+use crate::origin::{self, Apps, Certificates, HostAnswer};
 
 const PORT: Shape = Shape::Integer(1, 65_535);
 const VNET: Shape = Shape::OrNull(&Shape::Integer(0, 65_535));
@@ -23,6 +23,8 @@ const HOST: Shape = Shape::Object(&[
     ("use_private_routing", BOOLEAN),
     ("virtual_network_id", Shape::OrNull(&UUID)),
     ("vnet", VNET),
+    ("always_use_https", BOOLEAN),
+    ("read_timeout_secs", Shape::OrNull(&COUNT)),
     ("revision", COUNT),
 ]);
 
@@ -52,6 +54,31 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .on((Method::GET, "/hosts/{host}"), host, of_host)
         .on((Method::GET, "/apps"), apps, of_apps)
+}
+
+const CERTIFICATES: Shape = Shape::Object(&[
+    ("etag", TEXT),
+    (
+        "certificates",
+        Shape::OrNull(&Shape::List(&Shape::Object(&[
+            ("names", Shape::List(&TEXT)),
+            ("chain", TEXT),
+            ("private_key", TEXT),
+        ]))),
+    ),
+]);
+
+/// What only the proxy is told.
+pub(super) fn secrets() -> Routes {
+    let about =
+        does("The certificates that customers brought, with their keys: for the proxy alone");
+    let about = about.asks(&[("etag", TEXT)]).gives_plain(CERTIFICATES);
+    Routes::new().on((Method::GET, "/certificates"), certificates, about)
+}
+
+async fn certificates(State(shared): State<Shared>, params: Params) -> Json<Certificates> {
+    let known = params.get("etag").unwrap_or_default();
+    Json(origin::certificates(&shared.snapshot(), now(), known))
 }
 
 async fn host(

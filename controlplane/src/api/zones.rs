@@ -13,6 +13,7 @@ use super::input::{At, Body, Params, wrong};
 use super::operation::{self, BOOLEAN, HEX_ID, Routes, Shape, TEXT, TIME, does};
 use super::permit::Caller;
 use crate::model::permission::{Access, Group, Scope};
+use crate::model::setting::Settings;
 use crate::model::zone::{INVALID, NewZone, Zone};
 use crate::model::{Fields, HexId, Refusal};
 use crate::options::Options;
@@ -116,6 +117,7 @@ async fn create(
             account_id,
             name: new.name,
             paused: false,
+            settings: Settings::default(),
             serial: 1,
             created_on: transaction.now(),
             modified_on: transaction.now(),
@@ -179,6 +181,13 @@ async fn delete(State(shared): State<Shared>, At(id): At<String>) -> Answer {
         }
         for app in snapshot.apps_of(zone.id) {
             transaction.delete::<crate::model::spectrum::App>(&app.id);
+        }
+        for certificate in snapshot
+            .certificates
+            .iter()
+            .filter(|one| one.zone_id == zone.id)
+        {
+            transaction.delete::<crate::model::certificate::Certificate>(&certificate.id);
         }
         transaction.delete::<Zone>(&zone.id);
         Ok(json!({"id": zone.id}))

@@ -172,7 +172,7 @@ impl<'a> Walk<'a> {
         reply: &mut Reply,
     ) {
         if node.is_proxied() && !zone.paused {
-            let found = self.edge_addresses(node);
+            let found = self.edge_addresses(zone, node);
             let asked = found
                 .into_iter()
                 .filter(|ip| ip.is_ipv4() == (kind == Kind::A));
@@ -218,15 +218,15 @@ impl<'a> Walk<'a> {
     }
 
     /// Those of the apps at the name, and all of the edge's if a record there is proxied; of the
-    /// families that the records want.
-    fn edge_addresses(&self, node: &Node) -> Vec<IpAddr> {
+    /// families that the zone and the records want.
+    fn edge_addresses(&self, zone: &Zone, node: &Node) -> Vec<IpAddr> {
         let mut found: Vec<IpAddr> = Vec::new();
         for app in &node.apps {
             found.extend(app.edge_ips.of(self.edge.addresses));
         }
         let proxied = || node.records.iter().filter(|record| record.proxied);
         if proxied().next().is_some() {
-            let no_v6 = proxied().any(|record| record.settings.ipv4_only);
+            let no_v6 = !zone.settings.ipv6 || proxied().any(|record| record.settings.ipv4_only);
             let no_v4 = proxied().any(|record| record.settings.ipv6_only);
             let wanted = |ip: &&IpAddr| if ip.is_ipv4() { !no_v4 } else { !no_v6 };
             found.extend(self.edge.addresses.iter().filter(wanted));

@@ -36,6 +36,11 @@ pub enum Form {
         /// Most characters.
         chars_max: usize,
     },
+    /// Text of several lines.
+    Lines {
+        /// Most characters.
+        chars_max: usize,
+    },
     /// Text that parses as what the sentence says.
     Parsed(String),
     /// A UUID.

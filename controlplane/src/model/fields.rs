@@ -91,6 +91,31 @@ impl Fields {
         }
     }
 
+    /// A text of lines, such as PEM, of at most `chars_max` characters; no other control characters.
+    ///
+    /// # Errors
+    /// Any other value. The text is not shown back: it may be a key.
+    pub fn lines(&mut self, name: &str, chars_max: usize) -> Result<Option<String>, Refusal> {
+        self.note(name, || Form::Lines { chars_max });
+        match self.pull(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => {
+                let is_fine = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+                if !text.chars().all(is_fine) {
+                    let why =
+                        format!("'{name}' must not contain control characters but ends of lines.");
+                    return Err(self.refuse(name, why));
+                }
+                if text.chars().count() > chars_max {
+                    let why = format!("'{name}' may have at most {chars_max} characters.");
+                    return Err(self.refuse(name, why));
+                }
+                Ok(Some(text))
+            }
+            Some(other) => Err(self.wrong_type(name, "a string", &other)),
+        }
+    }
+
     /// A boolean.
     ///
     /// # Errors

@@ -36,6 +36,10 @@ pub enum Group {
     MagicWan,
     /// Zones.
     Zones,
+    /// Settings of zones.
+    ZoneSettings,
+    /// Certificates of zones.
+    Certificates,
     /// DNS records.
     Dns,
     /// Layer-4 apps.
@@ -44,7 +48,7 @@ pub enum Group {
 
 impl Group {
     /// Every group.
-    pub const ALL: [Group; 10] = [
+    pub const ALL: [Group; 12] = [
         Group::UserTokens,
         Group::Accounts,
         Group::AccountTokens,
@@ -53,6 +57,8 @@ impl Group {
         Group::Tunnels,
         Group::MagicWan,
         Group::Zones,
+        Group::ZoneSettings,
+        Group::Certificates,
         Group::Dns,
         Group::Spectrum,
     ];
@@ -67,6 +73,8 @@ impl Group {
             Group::Tunnels => "Cloudflare Tunnel",
             Group::MagicWan => "Magic WAN",
             Group::Zones => "Zone",
+            Group::ZoneSettings => "Zone Settings",
+            Group::Certificates => "SSL and Certificates",
             Group::Dns => "DNS",
             Group::Spectrum => "Spectrum",
         }
@@ -76,7 +84,11 @@ impl Group {
     pub fn scope(self) -> &'static str {
         let kind = match self {
             Group::UserTokens => USER,
-            Group::Zones | Group::Dns | Group::Spectrum => ZONE,
+            Group::Zones
+            | Group::ZoneSettings
+            | Group::Certificates
+            | Group::Dns
+            | Group::Spectrum => ZONE,
             Group::Accounts
             | Group::AccountTokens
             | Group::AuditLogs

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::setting::Settings;
 use super::{Fields, HexId, Refusal, Resource, Timestamp, host_name};
 
 /// Code of a refused zone field.
@@ -18,6 +19,9 @@ pub struct Zone {
     pub name: String,
     /// A paused zone's hosts are not served.
     pub paused: bool,
+    /// What the edge does with its names.
+    #[serde(default)]
+    pub settings: Settings,
     /// Grows with each change of its records (RFC 1035, section 3.3.13); wraps around.
     #[serde(default)]
     pub serial: u32,

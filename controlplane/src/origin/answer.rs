@@ -25,6 +25,12 @@ pub struct HostAnswer {
     pub virtual_network_id: Option<Uuid>,
     /// The same vnet as nodes number it; `None` unless private.
     pub vnet: Option<VnetId>,
+    /// Whether cleartext requests are sent to HTTPS.
+    #[serde(default)]
+    pub always_use_https: bool,
+    /// Seconds that the origin may take to answer; `None` is what the proxy is set to.
+    #[serde(default)]
+    pub read_timeout_secs: Option<u16>,
     /// The revision of the state that the answer was made from.
     pub revision: u64,
 }
@@ -63,6 +69,33 @@ pub struct App {
     pub vnet: Option<VnetId>,
     /// The vnet's id; `None` is the public Internet.
     pub virtual_network_id: Option<Uuid>,
+}
+
+/// The answer of `GET /origin/v1/certificates?etag=ETAG`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificates {
+    /// What names this list.
+    pub etag: String,
+    /// Those that have not expired, the newest last; `None` when they are those of the etag that was asked with.
+    pub certificates: Option<Vec<Certificate>>,
+}
+
+/// A certificate that a customer brought.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The names that it is served for: those of its zone, `*.` and a domain among them.
+    pub names: Vec<String>,
+    /// The chain in PEM, the leaf first.
+    pub chain: String,
+    /// The leaf's key in PEM.
+    pub private_key: String,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Certificate");
+        shown.field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 /// A layer-4 protocol.

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::answer::{App, Apps, HostAnswer, Transport};
+use ring::digest;
+
+use super::answer::{App, Apps, Certificate, Certificates, HostAnswer, Transport};
 use crate::dns::{self, Found, zone_of};
 use crate::model::record::{Kind, Record};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
-use crate::model::{host_name, spectrum};
+use crate::model::{self, Timestamp, host_name, spectrum};
 use crate::store::Snapshot;
 
 /// Longest chain of CNAMEs that is followed: what resolvers commonly do; longer is a loop.
@@ -39,6 +41,8 @@ pub(crate) fn host(snapshot: &Snapshot, host: &str) -> Option<HostAnswer> {
         use_private_routing: is_private,
         virtual_network_id: vnet.map(|vnet| vnet.id),
         vnet: vnet.map(|vnet| vnet.number),
+        always_use_https: zone.settings.always_use_https,
+        read_timeout_secs: zone.settings.read_timeout(),
         revision: snapshot.revision,
     };
     for record in &serving {
@@ -80,6 +84,46 @@ pub(crate) fn apps(snapshot: &Snapshot, edge_addresses: &[IpAddr]) -> Apps {
         revision: snapshot.revision,
         apps: apps.collect(),
     }
+}
+
+/// The certificates that customers brought, when they are not those that `known` names.
+pub(crate) fn certificates(snapshot: &Snapshot, now: Timestamp, known: &str) -> Certificates {
+    let valid = snapshot
+        .certificates
+        .iter()
+        .filter(|one| one.expires_on > now);
+    let mut valid: Vec<&Arc<model::certificate::Certificate>> = valid.collect();
+    valid.sort_by_key(|one| (one.modified_on, one.id));
+    let mut hash = digest::Context::new(&digest::SHA256);
+    for one in &valid {
+        let named = names_of(snapshot, one);
+        hash.update(format!("{}{:?}{named:?}", one.id, one.modified_on).as_bytes());
+    }
+    let hash = hash.finish();
+    let etag: String = hash
+        .as_ref()
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let shown = |one: &Arc<model::certificate::Certificate>| Certificate {
+        names: names_of(snapshot, one),
+        chain: one.chain.clone(),
+        private_key: one.private_key.reveal().to_owned(),
+    };
+    Certificates {
+        certificates: (etag != known).then(|| valid.into_iter().map(shown).collect()),
+        etag,
+    }
+}
+
+/// The names of its own zone: a certificate says nothing about who has the others.
+fn names_of(snapshot: &Snapshot, one: &model::certificate::Certificate) -> Vec<String> {
+    let is_own = |host: &&String| {
+        let bare = host.strip_prefix("*.").unwrap_or(host);
+        zone_of(snapshot, bare).is_some_and(|zone| zone.id == one.zone_id)
+    };
+    one.hosts.iter().filter(is_own).cloned().collect()
 }
 
 /// The records that answer for a name, as DNS sees it: none at or below a name that NS records hand to others.

@@ -5,5 +5,5 @@
 mod answer;
 mod lookup;
 
-pub use answer::{App, Apps, HostAnswer, Transport};
-pub(crate) use lookup::{apps, host, records_of};
+pub use answer::{App, Apps, Certificate, Certificates, HostAnswer, Transport};
+pub(crate) use lookup::{apps, certificates, host, records_of};

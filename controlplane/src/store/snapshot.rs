@@ -7,12 +7,14 @@ use super::table::{Change, Table};
 use super::{StoreError, Write};
 use crate::model::account::Account;
 use crate::model::audit::Entry;
+use crate::model::certificate::Certificate;
 use crate::model::counter::Counter;
 use crate::model::key_check::KeyCheck;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
 use crate::model::static_route::StaticRoute;
+use crate::model::subnet::Subnet;
 use crate::model::token::Token;
 use crate::model::tunnel::{Identity, Tunnel};
 use crate::model::vnet::Vnet;
@@ -139,6 +141,8 @@ tables! {
     apps: App => indexes::app,
     /// Who changed what.
     audit: Entry => indexes::audit,
+    /// Certificates that customers brought.
+    certificates: Certificate => indexes::unindexed,
     /// Last numbers given.
     counters: Counter => indexes::unindexed,
     /// The edge's keys, per account.
@@ -151,6 +155,8 @@ tables! {
     routes: Route => indexes::route,
     /// Static routes.
     static_routes: StaticRoute => indexes::static_route,
+    /// What accounts call the edge's source range.
+    subnets: Subnet => indexes::unindexed,
     /// API tokens.
     tokens: Token => indexes::token,
     /// Tunnels.

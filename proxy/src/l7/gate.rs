@@ -51,6 +51,10 @@ pub(crate) struct Visit {
     /// How to the target that is tried, and its address.
     way: Option<(Way, SocketAddr)>,
     fault: Option<Fault>,
+    /// Where the client is sent instead: the same over HTTPS.
+    elsewhere: Option<String>,
+    /// How long the origin may take, if the zone says so.
+    read: Option<Duration>,
 }
 
 impl Gate {
@@ -76,6 +80,17 @@ impl Gate {
         let host = host::of_request(request)?;
         let answer = self.routes.host(&host).await.map_err(Fault::Lookup)?;
         let answer = answer.ok_or(Fault::UnknownHost)?;
+        if answer.always_use_https && !visit.is_https {
+            let rest = request
+                .uri
+                .path_and_query()
+                .map_or("/", |rest| rest.as_str());
+            visit.elsewhere = Some(format!("https://{host}{rest}"));
+            return Ok(());
+        }
+        visit.read = answer
+            .read_timeout_secs
+            .map(|secs| Duration::from_secs(secs.into()));
         visit.network = network(&answer);
         visit.targets = targets(&answer, visit.client);
         if visit.targets.is_empty() {
@@ -154,6 +169,8 @@ impl ProxyHttp for Gate {
             failed: 0,
             way: None,
             fault: None,
+            elsewhere: None,
+            read: None,
         }
     }
 
@@ -171,9 +188,14 @@ impl ProxyHttp for Gate {
         visit.is_https = session
             .digest()
             .is_some_and(|digest| digest.ssl_digest.is_some());
-        match self.admit(session.req_header(), visit).await {
-            Ok(()) => Ok(false),
-            Err(fault) => Err(stop(visit, fault)),
+        if let Err(fault) = self.admit(session.req_header(), visit).await {
+            return Err(stop(visit, fault));
+        }
+        match visit.elsewhere.take() {
+            Some(location) => send_elsewhere(session, &location, &visit.ray)
+                .await
+                .map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -193,6 +215,9 @@ impl ProxyHttp for Gate {
                     visit.way = Some((way, to));
                     let connect = self.connect_time(visit);
                     let mut peer = self.handoff.peer(way, to, connect, &self.times);
+                    if let Some(read) = visit.read {
+                        peer.options.read_timeout = Some(read);
+                    }
                     if session.is_upgrade_req() {
                         peer.options.read_timeout = Some(self.times.idle);
                     }
@@ -326,6 +351,15 @@ fn fault_of(e: &Error, network: Network) -> Option<Fault> {
         },
         ErrorSource::Internal | ErrorSource::Unset => Some(Fault::Internal),
     }
+}
+
+/// Sends the client to another address, for good.
+async fn send_elsewhere(session: &mut Session, location: &str, ray: &Ray) -> Result<()> {
+    let mut header = ResponseHeader::build(301, Some(4))?;
+    header.insert_header(http::header::LOCATION, location)?;
+    header.insert_header(http::header::CONTENT_LENGTH, "0")?;
+    headers::to_client(&mut header, ray)?;
+    session.write_response_header(Box::new(header), true).await
 }
 
 async fn send_page(session: &mut Session, fault: Fault, ray: &Ray) -> Result<()> {

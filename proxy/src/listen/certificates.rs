@@ -1,11 +1,12 @@
-//! Certificates by host name, from a directory of PEM files.
+//! Certificates by host name: from a directory of PEM files, and those that customers brought.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use controlplane::origin;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -13,11 +14,52 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// The certificates of an edge: exact names, then the wildcard one label up, then `default`. A
-/// client that names none of them gets no certificate: its handshake fails.
-#[derive(Debug)]
+/// The certificates of an edge: exact names, then the wildcard one label up, of each first those that
+/// customers brought; then `default`. A client that names none of them gets no certificate: its handshake
+/// fails.
+#[derive(Debug, Default)]
 pub struct Certificates {
-    named: HashMap<String, Arc<CertifiedKey>>,
+    named: Named,
+    uploaded: Arc<Uploaded>,
+}
+
+type Named = HashMap<String, Arc<CertifiedKey>>;
+
+/// The certificates that customers brought, replaced as a whole while connections are made.
+#[derive(Debug, Default)]
+pub(crate) struct Uploaded(RwLock<Arc<Named>>);
+
+impl Uploaded {
+    /// These instead of those that were there. Of two for one name the later one is served.
+    pub(crate) fn replace(&self, certificates: &[origin::Certificate]) {
+        let mut named = Named::new();
+        for one in certificates {
+            match certified_pem(one.chain.as_bytes(), one.private_key.as_bytes()) {
+                Some(certified) => {
+                    let certified = Arc::new(certified);
+                    let names = one
+                        .names
+                        .iter()
+                        .map(|name| (name.clone(), Arc::clone(&certified)));
+                    named.extend(names);
+                }
+                None => tracing::warn!(names = ?one.names, "a certificate cannot be used"),
+            }
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(named);
+    }
+
+    fn named(&self) -> Arc<Named> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn certified_pem(chain: &[u8], key: &[u8]) -> Option<CertifiedKey> {
+    let chain = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let key = PrivateKeyDer::from_pem_slice(key).ok()?;
+    CertifiedKey::from_der(chain, key, &provider()).ok()
 }
 
 /// Why the certificates cannot be used.
@@ -57,7 +99,15 @@ impl Certificates {
         if named.is_empty() {
             return Err(CertificateError::Empty(directory.to_owned()));
         }
-        Ok(Self { named })
+        Ok(Self {
+            named,
+            uploaded: Arc::default(),
+        })
+    }
+
+    /// Those that customers bring.
+    pub(crate) fn uploaded(&self) -> Arc<Uploaded> {
+        Arc::clone(&self.uploaded)
     }
 
     /// The server side of TLS 1.2 and 1.3 with these certificates, offering HTTP/2 and HTTP/1.1.
@@ -71,21 +121,23 @@ impl Certificates {
         Arc::new(config)
     }
 
-    fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let uploaded = self.uploaded.named();
+        let either = |name: &str| uploaded.get(name).or_else(|| self.named.get(name)).cloned();
         // rustls hands names out in lower case.
         let by_name = name.and_then(|name| {
-            self.named.get(name).or_else(|| {
+            either(name).or_else(|| {
                 let (_, parent) = name.split_once('.')?;
-                self.named.get(&format!("*.{parent}"))
+                either(&format!("*.{parent}"))
             })
         });
-        by_name.or_else(|| self.named.get("default"))
+        by_name.or_else(|| self.named.get("default").cloned())
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name()).cloned()
+        self.find(hello.server_name())
     }
 }
 
@@ -121,6 +173,7 @@ mod tests {
         });
         Certificates {
             named: named.collect(),
+            uploaded: Arc::default(),
         }
     }
 
@@ -129,7 +182,7 @@ mod tests {
         let all = certificates(&["app.example.com", "*.example.com", "default"]);
         let is = |asked: Option<&str>, name: &str| {
             assert!(
-                Arc::ptr_eq(all.find(asked).unwrap(), &all.named[name]),
+                Arc::ptr_eq(&all.find(asked).unwrap(), &all.named[name]),
                 "{asked:?}"
             );
         };
@@ -145,5 +198,43 @@ mod tests {
         let all = certificates(&["app.example.com"]);
         assert!(all.find(Some("other.example.com")).is_none());
         assert!(all.find(None).is_none());
+    }
+
+    /// A customer's certificate is served at once, before a file's of the same rank, and gone at once.
+    #[test]
+    fn uploaded_certificates_come_before_files_and_go_when_they_are_replaced() {
+        let all = certificates(&["app.example.com", "*.example.com", "default"]);
+        let brought = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let made = rcgen::generate_simple_self_signed(names.clone()).unwrap();
+            let (chain, private_key) = (made.cert.pem(), made.signing_key.serialize_pem());
+            origin::Certificate {
+                names,
+                chain,
+                private_key,
+            }
+        };
+        let is_file = |asked: &str, name: &str| {
+            Arc::ptr_eq(&all.find(Some(asked)).unwrap(), &all.named[name])
+        };
+        all.uploaded
+            .replace(&[brought(&["app.example.com", "*.example.com"])]);
+        assert!(!is_file("app.example.com", "app.example.com"));
+        assert!(!is_file("wiki.example.com", "*.example.com"));
+        assert!(is_file("other.example.org", "default"));
+        // The more exact name wins, whoever has it.
+        all.uploaded.replace(&[brought(&["*.example.com"])]);
+        assert!(is_file("app.example.com", "app.example.com"));
+        let (first, second) = (brought(&["app.example.com"]), brought(&["app.example.com"]));
+        all.uploaded.replace(&[first.clone(), second.clone()]);
+        let served = all.find(Some("app.example.com")).unwrap();
+        let second = certified_pem(second.chain.as_bytes(), second.private_key.as_bytes()).unwrap();
+        assert_eq!(served.cert, second.cert);
+        let broken = origin::Certificate {
+            chain: "x".to_owned(),
+            ..first
+        };
+        all.uploaded.replace(&[broken]);
+        assert!(is_file("app.example.com", "app.example.com"));
     }
 }

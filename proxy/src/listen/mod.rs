@@ -8,6 +8,7 @@ mod drain;
 mod lanes;
 mod sockets;
 
+pub(crate) use certificates::Uploaded;
 pub use certificates::{CertificateError, Certificates};
 pub(crate) use drain::{Drain, Running};
 pub(crate) use lanes::Lanes;

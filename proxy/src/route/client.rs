@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use controlplane::origin::{Apps, HostAnswer};
+use controlplane::origin::{Apps, Certificates, HostAnswer};
 use http::header::{AUTHORIZATION, HOST, HeaderValue, InvalidHeaderValue};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -84,6 +84,13 @@ impl OriginApi {
     /// All layer-4 apps.
     pub async fn apps(&self) -> Result<Apps, LookupError> {
         self.get("/origin/v1/apps")
+            .await?
+            .ok_or(LookupError::Status(404))
+    }
+
+    /// The certificates that customers brought, unless they are those that the etag names.
+    pub(crate) async fn certificates(&self, etag: &str) -> Result<Certificates, LookupError> {
+        self.get(&format!("/origin/v1/certificates?etag={etag}"))
             .await?
             .ok_or(LookupError::Status(404))
     }

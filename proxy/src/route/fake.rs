@@ -69,9 +69,17 @@ impl FakeOriginApi {
             use_private_routing: vnet.is_some(),
             virtual_network_id: None,
             vnet: vnet.filter(|id| *id != 0).map(VnetId),
+            always_use_https: false,
+            read_timeout_secs: None,
             revision: 1,
         };
         self.state.hosts.lock().unwrap().insert(name.into(), answer);
+        self.bump();
+    }
+
+    /// Changes what is answered for a host.
+    pub(crate) fn change(&self, name: &str, change: impl FnOnce(&mut HostAnswer)) {
+        change(self.state.hosts.lock().unwrap().get_mut(name).unwrap());
         self.bump();
     }
 

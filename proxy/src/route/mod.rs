@@ -5,6 +5,7 @@
 
 mod apps;
 mod cache;
+mod certificates;
 mod client;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use controlplane::origin::HostAnswer;
 use tokio::sync::{Semaphore, watch};
 
 pub use apps::follow_apps;
+pub(crate) use certificates::follow_certificates;
 pub use client::{LookupError, OriginApi};
 
 use crate::config::Limits;

@@ -101,6 +101,7 @@ fn zones(
             account_id,
             name: format!("zone{number}.example"),
             paused: false,
+            settings: Default::default(),
             serial: 1,
             created_on: now,
             modified_on: now,

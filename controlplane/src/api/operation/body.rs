@@ -224,6 +224,7 @@ impl Field {
             Form::Text { chars_max } => {
                 json!({"type": "string", "maxLength": chars_max, "pattern": PLAIN})
             }
+            Form::Lines { chars_max } => json!({"type": "string", "maxLength": chars_max}),
             Form::Parsed(wanted) => json!({
                 "type": "string", "maxLength": 256, "pattern": PLAIN, "description": wanted,
             }),

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use super::batch::CHANGES_MAX;
 use crate::api::operation::{self, BOOLEAN, Body, COUNT, HEX_ID, Shape, TEXT, TIME, UUID, body};
 use crate::model::record_draft::Draft;
+use crate::model::setting::Settings;
 use crate::model::zone::Zone;
 use crate::model::{Fields, HexId, Refusal, Timestamp};
 
@@ -96,6 +97,7 @@ pub(super) fn read(fields: Fields) -> Result<(), Refusal> {
         account_id: HexId::MIN,
         name: "example.com".to_owned(),
         paused: false,
+        settings: Settings::default(),
         serial: 1,
         created_on: now,
         modified_on: now,

@@ -4,6 +4,7 @@ mod answers;
 mod auth;
 mod bad_input;
 mod dns;
+mod edge;
 mod guard;
 mod magic;
 mod magic_input;

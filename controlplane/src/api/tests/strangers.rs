@@ -17,7 +17,8 @@ async fn ids_of_other_accounts_and_zones_are_answered_as_if_they_were_nobodys() 
     let mut items = Vec::new();
     for (path, method, about) in other.world.document().await.operations() {
         let is_item = path.ends_with('}') && path.contains("}/");
-        let is_no_id = ["{ip}", "{cidr}", "{host}"].map(|part| path.contains(part));
+        let is_no_id =
+            ["{ip}", "{cidr}", "{host}", "{setting}", "{family}"].map(|part| path.contains(part));
         if is_item && !is_no_id.contains(&true) {
             let content = &about["requestBody"]["content"]["application/json"];
             let body = content["examples"]["1"]["value"].clone();

@@ -342,6 +342,40 @@ async fn silent_and_closing_origins_are_told_apart() {
 }
 
 #[tokio::test]
+async fn cleartext_is_sent_to_https_where_the_zone_says_so() {
+    let origin = Origin::start(Manner::Echo).await;
+    let world = World::new(origin.address.port(), |_| {}).await;
+    world.api.host("app.example.com", &["127.0.0.1"], None);
+    assert_eq!(world.status("app.example.com").await, "200");
+    world
+        .api
+        .change("app.example.com", |answer| answer.always_use_https = true);
+    let request = "GET /a/b?c=d HTTP/1.1\r\nHost: App.example.com:80\r\nConnection: close\r\n\r\n";
+    let answer = world.ask(request).await;
+    assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+    assert_eq!(
+        field(&answer, "location"),
+        Some("https://app.example.com/a/b?c=d")
+    );
+    assert!(field(&answer, "cf-ray").is_some(), "{answer}");
+    assert_eq!(origin.peer_ips().len(), 1);
+}
+
+#[tokio::test]
+async fn an_origin_may_take_as_long_as_the_zone_says() {
+    let origin = Origin::start(Manner::Silent).await;
+    let world = World::new(origin.address.port(), |config| {
+        config.timeouts.read = Duration::from_secs(600);
+    })
+    .await;
+    world.api.host("app.example.com", &["127.0.0.1"], None);
+    world.api.change("app.example.com", |answer| {
+        answer.read_timeout_secs = Some(1)
+    });
+    assert_eq!(world.status("app.example.com").await, "524");
+}
+
+#[tokio::test]
 async fn second_address_is_tried_when_the_first_is_down() {
     let origin = Origin::start(Manner::Echo).await;
     let world = World::new(origin.address.port(), |_| {}).await;
