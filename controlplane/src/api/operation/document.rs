@@ -92,6 +92,8 @@ fn described(operation: &Operation, named: &mut Map<String, Value>) -> Value {
     }
     if let Some(body) = about.body {
         let (schema, examples) = body.described();
+        // An absent body is an empty object.
+        let is_required = schema.get("required").is_some();
         let mut media = json!({"schema": schema});
         let named_examples = examples.into_iter().enumerate();
         let named_examples: Map<String, Value> = named_examples
@@ -101,7 +103,7 @@ fn described(operation: &Operation, named: &mut Map<String, Value>) -> Value {
             media["examples"] = Value::Object(named_examples);
         }
         described["requestBody"] = json!({
-            "required": true,
+            "required": is_required,
             "content": {body.media_type(): media},
         });
     }
