@@ -3,9 +3,7 @@
 //! In: API requests. Out: a node's desired state ([`ControlPlane::spec`]), the proxy's answers
 //! ([`origin`]) and those of the DNS server ([`dns`]). State: the store, and a snapshot of it in memory for reads.
 //!
-//! Modules are listed in dependency order: each names only those above it, and `status` is a leaf.
-
-mod status;
+//! Modules are listed in dependency order: each names only those above it.
 
 #[cfg(test)]
 mod scratch;
@@ -13,6 +11,8 @@ mod scratch;
 mod keys;
 
 pub mod model;
+
+mod status;
 
 pub mod rib;
 
@@ -24,6 +24,8 @@ pub mod dns;
 
 pub mod origin;
 
+pub mod push;
+
 mod options;
 
 mod api;
@@ -33,4 +35,4 @@ mod open;
 pub use keys::{Keys, MasterKey, ParseMasterKeyError};
 pub use open::{ControlPlane, OpenError, open_store};
 pub use options::Options;
-pub use status::{NoNode, NodeStatus};
+pub use status::{NoNode, NodeSeen, NodeStatus, Progress};

@@ -19,6 +19,7 @@ mod hostname_routes;
 mod input;
 mod limit;
 mod magic;
+mod nodes;
 mod operation;
 mod origins;
 mod permit;
@@ -71,6 +72,7 @@ pub(crate) fn router(context: Context) -> Router {
         guarded(Group::Networks, hostname_routes::routes()),
         guarded(Group::Networks, subnets::routes()),
         guarded(Group::Networks, vnets::routes()),
+        guarded(Group::Nodes, nodes::routes()),
         guarded(Group::Spectrum, spectrum::routes()),
         guarded(Group::Tunnels, tunnels::routes()),
         guarded(Group::Zones, zones::routes()),

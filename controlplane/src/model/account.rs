@@ -17,6 +17,7 @@ pub struct Account {
 
 impl Resource for Account {
     const KIND: &'static str = "account";
+    const ON_NODES: bool = true;
     type Id = HexId;
 
     fn id(&self) -> HexId {

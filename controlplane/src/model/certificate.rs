@@ -169,6 +169,7 @@ impl Certificate {
 
 impl Resource for Certificate {
     const KIND: &'static str = "certificate";
+    const ON_NODES: bool = true;
     const SECRETS: &'static [&'static str] = &["/private_key"];
     type Id = HexId;
 

@@ -103,6 +103,13 @@ impl Timestamp {
         Timestamp(earlier.unwrap_or(OffsetDateTime::UNIX_EPOCH))
     }
 
+    /// This moment, that much later.
+    #[must_use]
+    pub fn after(self, by: std::time::Duration) -> Timestamp {
+        let by = time::Duration::try_from(by).unwrap_or(time::Duration::MAX);
+        Timestamp(self.0.saturating_add(by))
+    }
+
     /// How many seconds later this is.
     pub fn seconds_since(self, earlier: Timestamp) -> f64 {
         (self.0 - earlier.0).as_seconds_f64()

@@ -13,6 +13,8 @@ pub mod fields;
 pub mod host_name;
 pub mod id;
 pub mod key_check;
+pub mod lease;
+pub mod node;
 pub mod permission;
 pub mod rdata;
 pub mod record;
@@ -48,6 +50,8 @@ pub trait Resource: Clone + Debug + Serialize + DeserializeOwned + Send + Sync +
     const SECRETS: &'static [&'static str] = &[];
     /// Whether changes of it are in the audit log.
     const IS_AUDITED: bool = true;
+    /// Whether nodes are told of it. What they need not know stays where it is.
+    const ON_NODES: bool = false;
     /// What names the object among its kind.
     type Id: Ord + Clone + Debug + Display + FromStr + Send + Sync;
     /// The object's name among its kind.

@@ -34,6 +34,8 @@ pub enum Group {
     Tunnels,
     /// Magic tunnels and their routes.
     MagicWan,
+    /// Edges that follow the control plane; ours.
+    Nodes,
     /// Zones.
     Zones,
     /// Settings of zones.
@@ -48,7 +50,7 @@ pub enum Group {
 
 impl Group {
     /// Every group.
-    pub const ALL: [Group; 12] = [
+    pub const ALL: [Group; 13] = [
         Group::UserTokens,
         Group::Accounts,
         Group::AccountTokens,
@@ -56,6 +58,7 @@ impl Group {
         Group::Networks,
         Group::Tunnels,
         Group::MagicWan,
+        Group::Nodes,
         Group::Zones,
         Group::ZoneSettings,
         Group::Certificates,
@@ -72,6 +75,7 @@ impl Group {
             Group::Networks => "Cloudflare One Networks",
             Group::Tunnels => "Cloudflare Tunnel",
             Group::MagicWan => "Magic WAN",
+            Group::Nodes => "Portcullis Nodes",
             Group::Zones => "Zone",
             Group::ZoneSettings => "Zone Settings",
             Group::Certificates => "SSL and Certificates",
@@ -94,7 +98,8 @@ impl Group {
             | Group::AuditLogs
             | Group::Networks
             | Group::Tunnels
-            | Group::MagicWan => ACCOUNT,
+            | Group::MagicWan
+            | Group::Nodes => ACCOUNT,
         };
         kind.trim_end_matches('.')
     }

@@ -223,6 +223,7 @@ impl Record {
 
 impl Resource for Record {
     const KIND: &'static str = "record";
+    const ON_NODES: bool = true;
     type Id = HexId;
 
     fn id(&self) -> HexId {

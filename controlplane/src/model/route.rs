@@ -105,6 +105,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, Refusal> {
 
 impl Resource for Route {
     const KIND: &'static str = "route";
+    const ON_NODES: bool = true;
     type Id = Uuid;
 
     fn id(&self) -> Uuid {

@@ -234,6 +234,7 @@ impl App {
 
 impl Resource for App {
     const KIND: &'static str = "spectrum_app";
+    const ON_NODES: bool = true;
     type Id = HexId;
 
     fn id(&self) -> HexId {

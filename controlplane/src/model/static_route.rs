@@ -53,6 +53,7 @@ impl StaticRoute {
 
 impl Resource for StaticRoute {
     const KIND: &'static str = "static_route";
+    const ON_NODES: bool = true;
     type Id = HexId;
 
     fn id(&self) -> HexId {

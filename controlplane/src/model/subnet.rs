@@ -115,6 +115,7 @@ impl Subnet {
 
 impl Resource for Subnet {
     const KIND: &'static str = "subnet";
+    const ON_NODES: bool = true;
     type Id = Uuid;
 
     /// Follows from account and family, so that there is one of each.

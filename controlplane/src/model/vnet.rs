@@ -70,6 +70,7 @@ impl Draft {
 
 impl Resource for Vnet {
     const KIND: &'static str = "vnet";
+    const ON_NODES: bool = true;
     type Id = Uuid;
 
     fn id(&self) -> Uuid {

@@ -101,6 +101,7 @@ impl Zone {
 
 impl Resource for Zone {
     const KIND: &'static str = "zone";
+    const ON_NODES: bool = true;
     type Id = HexId;
 
     fn id(&self) -> HexId {

@@ -17,6 +17,9 @@ pub(super) const STORE: &str = "portcullis.redb";
 /// A copy of what exists in a shared store.
 pub(super) const COPY: &str = "copy.redb";
 
+/// A node's copy of what its control plane has.
+pub(super) const REPLICA: &str = "replica.redb";
+
 /// The embedded store in `options.data_dir`, which is made when it does not exist. Secrets in it are sealed.
 ///
 /// # Errors

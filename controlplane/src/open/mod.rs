@@ -5,6 +5,7 @@
 mod file;
 mod key;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,11 +22,13 @@ use crate::dns::{self, Authority, Edge, Question, Reply};
 use crate::keys::{Keys, ParseMasterKeyError};
 use crate::model::account::Account;
 use crate::model::counter::Numbered;
+use crate::model::lease::{Lease, Terms};
 use crate::model::token::{self, Token};
 use crate::model::vnet::Vnet;
 use crate::model::{HexId, Timestamp};
 use crate::options::Options;
 use crate::program;
+use crate::push::{self, Bundle, Follow, Following, IdentityError, ListenError, Listening};
 use crate::status::NodeStatus;
 use crate::store::backup::{BackupError, Summary};
 use crate::store::{self, Objects, Sealed, Snapshot, Store, StoreError, Transaction, WriteError};
@@ -150,6 +153,73 @@ impl ControlPlane {
         ControlPlane::over(objects, keys, options)
     }
 
+    /// Opens a node's copy of what its control plane has, for [`ControlPlane::follow`]. Nothing can be
+    /// changed in it. A copy that is damaged is put aside: the control plane has everything.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with what to do about it.
+    pub fn open_replica(options: Options) -> Result<ControlPlane, OpenError> {
+        let (objects, keys) = match replica(&options) {
+            Ok(opened) => opened,
+            Err(why @ (OpenError::InUse { .. } | OpenError::DataDir { .. })) => return Err(why),
+            Err(damaged) => {
+                let path = options.data_dir.join(file::REPLICA);
+                let why = &damaged as &dyn std::error::Error;
+                tracing::warn!(path = %path.display(), error = why, "a damaged copy is put aside");
+                let aside = path.with_extension("damaged");
+                let unusable = |source| OpenError::DataDir {
+                    path: path.clone(),
+                    source,
+                };
+                std::fs::rename(&path, aside).map_err(unusable)?;
+                replica(&options)?
+            }
+        };
+        let origin_token =
+            token::secret(&SystemRandom::new()).map_err(|_unspecified| OpenError::Random)?;
+        Ok(ControlPlane(Arc::new(Inner {
+            objects,
+            keys,
+            options,
+            first_token: None,
+            origin_token,
+        })))
+    }
+
+    /// Follows a control plane over the network, for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn follow(&self, follow: Follow) -> std::io::Result<Following> {
+        Following::start(Arc::clone(&self.0.objects), follow)
+    }
+
+    /// Serves nodes on these addresses, for as long as what is returned lives.
+    ///
+    /// # Errors
+    /// [`ListenError`], each with what to do about it.
+    pub fn serve_nodes(
+        &self,
+        listen: &[SocketAddr],
+        terms: Terms,
+    ) -> Result<Listening, ListenError> {
+        Listening::start(Arc::clone(&self.0.objects), listen, terms)
+    }
+
+    /// The slice of the source range that was leased to the node which has this identity.
+    pub fn lease(&self, bundle: &Bundle) -> Option<Lease> {
+        push::lease_of(&self.snapshot(), bundle.certificate_sha256()).cloned()
+    }
+
+    /// Makes a node, or gives it a new certificate; the bundle that the node needs. Blocks.
+    ///
+    /// # Errors
+    /// [`IdentityError`], each with what to do about it.
+    pub fn enrol(&self, name: &str, account: Option<HexId>) -> Result<String, IdentityError> {
+        let now = Timestamp::new(OffsetDateTime::now_utc());
+        push::enrol(&self.0.objects, name, account, now)
+    }
+
     fn over(
         objects: Arc<Objects>,
         keys: Arc<Keys>,
@@ -243,6 +313,14 @@ impl Authority for ControlPlane {
         };
         dns::answer(&self.0.objects.snapshot(), edge, question)
     }
+}
+
+/// A node's copy, sealed with a key of the node's own.
+fn replica(options: &Options) -> Result<(Arc<Objects>, Arc<Keys>), OpenError> {
+    let copy = file::open(options, file::REPLICA)?;
+    let keys = key::keys(options, &copy)?;
+    let copy = Sealed::new(Box::new(copy), Arc::clone(&keys));
+    Ok((Objects::replica(Box::new(copy))?, keys))
 }
 
 fn first_account(transaction: &mut Transaction, token: Token) {

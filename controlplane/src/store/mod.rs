@@ -16,6 +16,7 @@ pub(crate) mod etcd_tests;
 mod indexes;
 mod names;
 mod objects;
+mod replica;
 mod sealed;
 mod snapshot;
 mod table;
@@ -32,7 +33,7 @@ pub use names::Names;
 pub use objects::{Objects, Transaction, WriteError};
 pub use sealed::Sealed;
 pub(crate) use sealed::seal_plain;
-pub use snapshot::{Snapshot, Tabled};
+pub use snapshot::{Snapshot, Tabled, Writes};
 pub use table::{Change, Table};
 
 /// One change to one object, as the store sees it.

@@ -48,9 +48,9 @@ pub struct Objects {
 }
 
 /// Where the next transaction begins.
-struct Head {
+pub(super) struct Head {
     /// The durable state with every transaction on top that waits for the disk.
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
     /// Transactions that no thread has taken to the disk yet, in order.
     pending: Vec<Pending>,
     /// Whether a thread is taking some to the disk.
@@ -94,7 +94,11 @@ impl Objects {
         Ok(objects)
     }
 
-    fn new(store: Box<dyn Store>, snapshot: Snapshot, is_in_doubt: bool) -> Arc<Objects> {
+    pub(super) fn new(
+        store: Box<dyn Store>,
+        snapshot: Snapshot,
+        is_in_doubt: bool,
+    ) -> Arc<Objects> {
         let revision = snapshot.revision;
         Arc::new(Objects {
             store,
@@ -412,7 +416,7 @@ impl Objects {
     }
 
     /// Shows a durable state, unless a newer one is shown.
-    fn show(&self, snapshot: Snapshot) {
+    pub(super) fn show(&self, snapshot: Snapshot) {
         let revision = snapshot.revision;
         if revision > self.snapshot.load().revision {
             self.snapshot.store(Arc::new(snapshot));
@@ -420,7 +424,7 @@ impl Objects {
         }
     }
 
-    fn head(&self) -> MutexGuard<'_, Head> {
+    pub(super) fn head(&self) -> MutexGuard<'_, Head> {
         // A panic in a transaction leaves nothing half done: its copy is dropped.
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }

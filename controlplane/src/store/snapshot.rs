@@ -10,6 +10,8 @@ use crate::model::audit::Entry;
 use crate::model::certificate::Certificate;
 use crate::model::counter::Counter;
 use crate::model::key_check::KeyCheck;
+use crate::model::lease::Lease;
+use crate::model::node::{Authority, Node};
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
@@ -23,12 +25,18 @@ use crate::model::{HexId, Resource};
 
 fn written<R: Resource>(change: Change<'_, R>) -> Option<Write> {
     let object = change.new.or(change.old)?;
-    let json = |object| serde_json::to_vec(object).expect("objects have string keys only");
     Some(Write {
         key: format!("{}/{}", R::KIND, object.id()),
         value: change.new.map(|object| json(&**object)),
     })
 }
+
+fn json<R: Resource>(object: &R) -> Vec<u8> {
+    serde_json::to_vec(object).expect("objects have string keys only")
+}
+
+/// Writes, made one at a time as they are asked for.
+pub type Writes<'a> = Box<dyn Iterator<Item = Write> + Send + 'a>;
 
 /// A resource that has a table in the snapshot.
 pub trait Tabled: Resource {
@@ -75,6 +83,46 @@ macro_rules! tables {
                 let mut writes = Vec::new();
                 $(writes.extend(older.$name.changes(&self.$name).filter_map(written));)*
                 writes
+            }
+
+            /// Of the writes that lead from `older` to this, those that nodes are told of, one at a time.
+            pub fn writes_to_nodes<'a>(&'a self, older: &'a Snapshot) -> Writes<'a> {
+                let mut writes: Writes<'a> = Box::new(std::iter::empty());
+                $(if <$resource>::ON_NODES {
+                    let more = older.$name.changes(&self.$name).filter_map(written);
+                    writes = Box::new(writes.chain(more));
+                })*
+                writes
+            }
+
+            /// This, made the same as `wanted`; objects that are the same already stay what they are.
+            /// Also, whether anything differed.
+            pub fn reconciled(&self, wanted: &Snapshot) -> (Snapshot, bool) {
+                let mut result = self.clone();
+                let mut differs = false;
+                $(for change in self.$name.changes(&wanted.$name) {
+                    match (change.old, change.new) {
+                        (Some(old), None) => _ = result.delete::<$resource>(&old.id()),
+                        (Some(old), Some(new)) if json(&**old) == json(&**new) => continue,
+                        (_, Some(new)) => result.put((**new).clone()),
+                        (None, None) => continue,
+                    }
+                    differs = true;
+                })*
+                (result, differs)
+            }
+
+            /// The object of this key is what it is in `other`.
+            pub fn keep(&mut self, key: &str, other: &Snapshot) {
+                let Some((kind, id)) = key.split_once('/') else {
+                    return;
+                };
+                $(if kind == <$resource>::KIND {
+                    let found = id.parse().ok().and_then(|id| other.$name.get(&id));
+                    if let Some(object) = found {
+                        self.put((**object).clone());
+                    }
+                })*
             }
 
             /// Takes in one change of one stored object.
@@ -141,6 +189,8 @@ tables! {
     apps: App => indexes::app,
     /// Who changed what.
     audit: Entry => indexes::audit,
+    /// Who vouches for nodes.
+    authorities: Authority => indexes::unindexed,
     /// Certificates that customers brought.
     certificates: Certificate => indexes::unindexed,
     /// Last numbers given.
@@ -149,6 +199,10 @@ tables! {
     identities: Identity => indexes::unindexed,
     /// Whether the store's key is the right one.
     key_checks: KeyCheck => indexes::unindexed,
+    /// Slices of the source range that are nodes'.
+    leases: Lease => indexes::unindexed,
+    /// Edges that are told over the network.
+    nodes: Node => indexes::unindexed,
     /// DNS records.
     records: Record => indexes::record,
     /// Routes.

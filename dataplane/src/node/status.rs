@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::id::{TunnelId, VnetId};
-use crate::tunnel::ipsec;
+use crate::tunnel::{KINDS, KindName, ipsec};
 
 use super::HealthStatus;
 
 /// A tunnel as `show tunnels` and the API present it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelStatus {
     /// Which tunnel.
     pub id: TunnelId,
@@ -19,7 +19,8 @@ pub struct TunnelStatus {
     /// The customer's name for it.
     pub name: String,
     /// The kind: `wireguard`, `direct` or `ipsec`.
-    pub kind: &'static str,
+    #[serde(deserialize_with = "kind")]
+    pub kind: KindName,
     /// Where datagrams go: as configured until the peer has been heard, then where it was heard last.
     pub endpoint: Option<SocketAddr>,
     /// Seconds since the last completed handshake; `None` before the first.
@@ -37,8 +38,15 @@ pub struct TunnelStatus {
     /// Packets of this tunnel that were dropped, either way.
     pub dropped_packets: u64,
     /// The SAs of an IPsec tunnel, and why there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipsec: Option<ipsec::Status>,
     /// What probes say of it; `None` when it is not probed.
     pub health: Option<HealthStatus>,
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KindName, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let mut known = KINDS.into_iter();
+    let found = known.find(|kind| *kind == text);
+    found.ok_or_else(|| de::Error::unknown_variant(&text, &KINDS))
 }

@@ -22,6 +22,12 @@ use crate::id::{TunnelId, WorkerId, Workers};
 
 pub use face::{Handle, PutError, Tunnels};
 
+/// A kind of tunnel, as shown to people.
+pub type KindName = &'static str;
+
+/// All of them.
+pub const KINDS: [KindName; 4] = ["wireguard", "direct", "ipsec", "gre"];
+
 /// The kinds of tunnel, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

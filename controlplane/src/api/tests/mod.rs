@@ -11,6 +11,7 @@ mod magic_input;
 mod magic_routes;
 mod matrix;
 mod networks;
+mod nodes;
 mod openapi;
 mod records;
 mod secrets;

@@ -73,6 +73,7 @@ impl Stage {
                 "{setting}" => "always_use_https".to_owned(),
                 "{family}" => "v4".to_owned(),
                 "{ip}" => "10.0.0.50".to_owned(),
+                "{node}" => self.node(),
                 // One to be made, and one that is there.
                 "{cidr}" if *method == Method::POST => "10.40.0.0%2F24".to_owned(),
                 "{cidr}" => "10.0.0.0%2F24".to_owned(),
@@ -83,6 +84,14 @@ impl Stage {
             so_far = format!("{so_far}/{part}");
         }
         path
+    }
+
+    /// A node of the account. The API makes none.
+    fn node(&self) -> String {
+        let name = self.domain.replace('.', "-");
+        let account = self.world.account.parse().ok();
+        self.world.plane.enrol(&name, account).unwrap();
+        name
     }
 
     /// The id of an object of the collection, made from the collection's first example.

@@ -116,6 +116,7 @@ impl Resource for Tunnel {
         "/kind/wire_guard/preshared_key",
         "/preshared_key",
     ];
+    const ON_NODES: bool = true;
     type Id = Uuid;
 
     fn id(&self) -> Uuid {

@@ -33,6 +33,7 @@ pub struct Identity {
 impl Resource for Identity {
     const KIND: &'static str = "identity";
     const SECRETS: &'static [&'static str] = &["/private_key"];
+    const ON_NODES: bool = true;
     type Id = HexId;
 
     fn id(&self) -> HexId {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::program::health::State;
 
@@ -13,7 +13,7 @@ const TRANSITIONS_MAX: usize = 16;
 const RECENT: u32 = 64;
 
 /// Why a state changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The first probe was answered.
@@ -43,7 +43,7 @@ impl Reason {
 }
 
 /// One change of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
     /// Seconds since it happened.
     pub ago_secs: u64,
@@ -56,7 +56,7 @@ pub struct Transition {
 }
 
 /// A tunnel's health as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthStatus {
     /// The state.
     pub state: State,

@@ -1,12 +1,12 @@
 //! What an IPsec tunnel shows of itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::cipher::Transform;
 use super::ike::{IkeSuite, Prf, dh::Group};
 
 /// The SAs of a tunnel, and why there are none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// What protects the IKE SAs that are up; none with static keys.
     pub ike: Vec<IkeStatus>,
@@ -19,7 +19,7 @@ pub struct Status {
 }
 
 /// An IKE SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IkeStatus {
     /// Encryption of messages.
     pub cipher: Transform,
@@ -30,7 +30,7 @@ pub struct IkeStatus {
 }
 
 /// A child SA.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildStatus {
     /// The SPI that we receive on, in hexadecimal.
     pub spi_in: String,
