@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use controlplane::ControlPlane;
+use controlplane::model::HexId;
 use dataplane::io::Handle;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -42,6 +44,11 @@ pub(crate) fn backups(plane: ControlPlane) -> Router {
     Router::new()
         .route("/backup", get(backup))
         .with_state(plane)
+}
+
+/// Identities for nodes.
+pub(crate) fn enrolments(plane: ControlPlane) -> Router {
+    Router::new().route("/nodes", post(enrol)).with_state(plane)
 }
 
 /// Opens the socket (replacing one that a crash left behind) and serves until the runtime ends.
@@ -85,13 +92,29 @@ async fn show(State(shown): State<Shown>, UrlPath(what): UrlPath<String>) -> Res
     // Look-ups that wait for the worker do so off the runtime's thread.
     let answer = tokio::task::spawn_blocking(move || value(&shown, &what)).await;
     match answer {
-        Ok(Some(value)) => axum::Json(value).into_response(),
+        Ok(Some(value)) => Json(value).into_response(),
         Ok(None) => (
             StatusCode::NOT_FOUND,
             "there are fib, return, tunnels, sources and counters to show",
         )
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// What a new node is to be.
+#[derive(Deserialize)]
+struct Enrolment {
+    name: String,
+    account: Option<HexId>,
+}
+
+async fn enrol(State(plane): State<ControlPlane>, Json(asked): Json<Enrolment>) -> Response {
+    let made = tokio::task::spawn_blocking(move || plane.enrol(&asked.name, asked.account)).await;
+    match made {
+        Ok(Ok(bundle)) => bundle.into_response(),
+        Ok(Err(why)) => (StatusCode::BAD_REQUEST, why.to_string()).into_response(),
+        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why.to_string()).into_response(),
     }
 }
 

@@ -126,6 +126,22 @@ pub(crate) async fn admin(socket: &Path, path: &str) -> anyhow::Result<Answer> {
     exchange(stream, request.body(Full::new(Bytes::new()))?).await
 }
 
+/// Sends JSON to the admin socket of a running control plane; `None` when nobody listens there.
+pub(crate) async fn admin_post(
+    socket: &Path,
+    path: &str,
+    body: &Value,
+) -> anyhow::Result<Option<Answer>> {
+    let Ok(stream) = UnixStream::connect(socket).await else {
+        return Ok(None);
+    };
+    let request = Request::post(path)
+        .header("host", "admin")
+        .header("content-type", "application/json");
+    let request = request.body(Full::new(Bytes::from(body.to_string())))?;
+    Ok(Some(exchange(stream, request).await?))
+}
+
 /// Streams an answer of the admin socket into `out`; `None` when nobody listens there.
 pub(crate) async fn admin_stream(
     socket: &Path,

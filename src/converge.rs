@@ -1,13 +1,11 @@
 //! Keeps the router at its desired state: a delta on every change, a full comparison on a timer.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use controlplane::store::Snapshot;
-use controlplane::{ControlPlane, NodeStatus, program};
+use controlplane::{ControlPlane, NodeStatus, Progress, program};
 use dataplane::id::VnetId;
 use dataplane::io::Handle;
 use dataplane::node::TunnelStatus;
@@ -18,38 +16,31 @@ use tokio::sync::watch;
 const RESYNC: Duration = Duration::from_secs(30);
 
 /// What the router has taken, for those who ask.
-#[derive(Debug, Default)]
-struct Applied {
-    revision: AtomicU64,
-    rejected: Mutex<Vec<(Key, String)>>,
-}
+type Applied = watch::Sender<Progress>;
 
-impl Applied {
-    fn rejected(&self) -> MutexGuard<'_, Vec<(Key, String)>> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+fn note(applied: &Applied, revision: u64, rejected: Vec<(Key, String)>) {
+    for (key, reason) in &rejected {
+        tracing::warn!(?key, reason, revision, "an object was refused");
     }
-
-    fn note(&self, revision: u64, rejected: Vec<(Key, String)>) {
-        for (key, reason) in &rejected {
-            tracing::warn!(?key, reason, revision, "an object was refused");
-        }
-        *self.rejected() = rejected;
-        self.revision.store(revision, Ordering::Release);
-    }
+    applied.send_replace(Progress { revision, rejected });
 }
 
 /// The program thread.
 #[derive(Debug)]
 pub(crate) struct Converge {
-    applied: Arc<Applied>,
+    applied: Applied,
     stop: watch::Sender<bool>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Converge {
     /// Brings the router to the newest revision before it returns, then follows in its own thread.
-    pub(crate) fn start(plane: &ControlPlane, handle: &Handle) -> anyhow::Result<Converge> {
-        let applied = Arc::new(Applied::default());
+    /// `applied` is told of each revision that is in the tables.
+    pub(crate) fn start(
+        plane: &ControlPlane,
+        handle: &Handle,
+        applied: Applied,
+    ) -> anyhow::Result<Converge> {
         let mut revisions = plane.revision();
         revisions.mark_unchanged();
         let mut known = plane.snapshot();
@@ -59,7 +50,7 @@ impl Converge {
             .enable_time()
             .build()
             .context("cannot start the program thread's timer")?;
-        let (plane, handle, seen) = (plane.clone(), handle.clone(), Arc::clone(&applied));
+        let (plane, handle, seen) = (plane.clone(), handle.clone(), applied.clone());
         let follow = async move {
             let mut resync = tokio::time::interval(RESYNC);
             resync.tick().await;
@@ -94,7 +85,7 @@ impl Converge {
     /// What the API shows of this node.
     pub(crate) fn status(&self, handle: &Handle) -> Status {
         Status {
-            applied: Arc::clone(&self.applied),
+            applied: self.applied.clone(),
             handle: handle.clone(),
         }
     }
@@ -110,23 +101,23 @@ impl Converge {
 
 /// Brings the router from one snapshot to the next. What it refused before is tried again.
 fn step(known: &Snapshot, newest: &Snapshot, handle: &Handle, applied: &Applied) {
-    let refused = applied.rejected().clone();
+    let refused = applied.borrow().rejected.clone();
     let again = refused.iter().map(|(key, _)| *key);
     let result = handle.apply(&program::delta(known, newest, again));
-    applied.note(newest.revision, result.rejected);
+    note(applied, newest.revision, result.rejected);
 }
 
 /// Applies the difference between what the router has and what is wanted, of which what it refused
 /// before is part.
 fn compare(wanted: &Snapshot, handle: &Handle, applied: &Applied) {
     let result = handle.apply(&handle.diff(&program::spec(wanted)));
-    applied.note(wanted.revision, result.rejected);
+    note(applied, wanted.revision, result.rejected);
 }
 
 /// The router as the API shows it.
 #[derive(Debug)]
 pub(crate) struct Status {
-    applied: Arc<Applied>,
+    applied: Applied,
     handle: Handle,
 }
 
@@ -136,7 +127,7 @@ impl NodeStatus for Status {
     }
 
     fn rejected(&self) -> Vec<(Key, String)> {
-        self.applied.rejected().clone()
+        self.applied.borrow().rejected.clone()
     }
 
     fn sources(&self) -> Vec<(VnetId, IpAddr)> {
@@ -146,6 +137,6 @@ impl NodeStatus for Status {
     }
 
     fn applied_revision(&self) -> u64 {
-        self.applied.revision.load(Ordering::Acquire)
+        self.applied.borrow().revision
     }
 }

@@ -412,7 +412,8 @@ fn is_same(noun: Noun, old: &Value, wanted: &Map<String, Value>) -> bool {
         | Noun::Ipsec
         | Noun::Interconnect
         | Noun::AnyTunnel
-        | Noun::Token => is("name"),
+        | Noun::Token
+        | Noun::Node => is("name"),
     }
 }
 

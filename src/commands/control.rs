@@ -8,10 +8,10 @@ use anyhow::{Context as _, bail};
 use axum::serve::ListenerExt as _;
 use controlplane::store::Store;
 use controlplane::store::etcd::{self, Etcd};
-use controlplane::{ControlPlane, MasterKey, NoNode, Options, open_store};
+use controlplane::{ControlPlane, MasterKey, NoNode, NodeStatus, Options, open_store};
 use tokio::net::TcpListener;
 
-use super::backup;
+use super::{backup, enrol};
 use crate::api_tls::{Certificate, TlsListener};
 use crate::{admin, config};
 
@@ -19,6 +19,7 @@ use crate::{admin, config};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   portcullis control --config edge.toml
+  portcullis control enrol fra1 fra1.pem --config control.toml        an edge's identity
   portcullis control backup portcullis.backup --config edge.toml      while it runs, or stopped
   portcullis control restore portcullis.backup --config edge.toml     while it is stopped")]
 pub(crate) struct Args {
@@ -30,7 +31,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS", global = true)]
     store: Option<String>,
     #[command(subcommand)]
-    action: Option<backup::Action>,
+    action: Option<Action>,
+}
+
+/// What to do beside running.
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    #[command(flatten)]
+    Backup(backup::Action),
+    #[command(flatten)]
+    Enrol(enrol::Action),
 }
 
 /// Opens the control plane that a configuration describes, and says the first token once.
@@ -49,12 +59,12 @@ pub(super) fn open(config: &config::Edge) -> anyhow::Result<ControlPlane> {
     Ok(plane)
 }
 
-fn options(config: &config::Edge) -> anyhow::Result<Options> {
+pub(super) fn options(config: &config::Edge) -> anyhow::Result<Options> {
     Ok(Options {
         data_dir: config.data_dir.clone(),
         key: key(config)?,
         requests_per_sec_max: config.api_requests_per_sec_max(),
-        slice: config.slice,
+        slice: config.slice(),
         edge_addresses: config.proxy.edge_addresses.clone(),
         name_servers: config.dns.name_servers()?,
         dns_listen: config.dns.listen.clone(),
@@ -120,7 +130,14 @@ fn key(config: &config::Edge) -> anyhow::Result<Option<MasterKey>> {
         .with_context(|| format!("key_file {}", path.display()))
 }
 
-fn write_secret(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
+fn follows_nobody(config: &config::Edge) -> anyhow::Result<()> {
+    if config.control.is_empty() {
+        return Ok(());
+    }
+    bail!("`control` is of edges: a control plane follows none, it shares a store with others")
+}
+
+pub(super) fn write_secret(path: &std::path::Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
@@ -146,14 +163,27 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut config: config::Edge = config::read(path)?;
     config.store = args.store.clone().or(config.store);
     if let Some(action) = &args.action {
-        return backup::run(action, &config);
+        return match action {
+            Action::Backup(action) => backup::run(action, &config),
+            Action::Enrol(action) => enrol::run(action, &config),
+        };
     }
+    follows_nobody(&config)?;
     let plane = open(&config)?;
+    let nodes = match config.nodes.listen.is_empty() {
+        true => None,
+        false => Some(plane.serve_nodes(&config.nodes.listen, config.nodes.terms()?)?),
+    };
+    let status: Arc<dyn NodeStatus> = match &nodes {
+        Some(nodes) => Arc::new(nodes.fleet()),
+        None => Arc::new(NoNode),
+    };
     super::admin_runtime()?.block_on(async {
         let listener = listen(&config).await?;
         let certificate = certificate(&config)?;
-        let api = plane.router(Arc::new(NoNode));
-        admin::serve(&config.admin_socket(), admin::backups(plane))?;
+        let api = plane.router(status);
+        let admin = admin::backups(plane.clone()).merge(admin::enrolments(plane));
+        admin::serve(&config.admin_socket(), admin)?;
         tracing::info!(api = %config.api_listen, tls = certificate.is_some(), "ready");
         tokio::select! {
             done = serve(listener, certificate, api) => done.context("the API ended"),

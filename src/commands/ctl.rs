@@ -27,6 +27,7 @@ use crate::{client, table};
   portcullis ctl record create --zone example.com type=CAA name=@ data='{\"flags\":0,\"tag\":\"issue\",\"value\":\"ca.example\"}'
   portcullis ctl record export --zone example.com         the zone as a BIND file
   portcullis ctl record import --zone example.com FILE    adds the records of one
+  portcullis ctl nodes                       the edges that follow the control plane
   portcullis ctl route list --json
   portcullis ctl token create name=ci permissions=\"DNS Write, Zone Read\" --zone example.com     shown once
   portcullis ctl tunnel delete office --dry-run        what would go along
@@ -90,6 +91,9 @@ enum What {
     App(Words),
     /// API tokens of the user; `create` shows the secret once.
     Token(Words),
+    /// Edges that follow the control plane; `portcullis control enrol` makes them.
+    #[command(alias = "nodes")]
+    Node(Words),
     /// Which record, routes and tunnels a request for a host would take, and why.
     Explain {
         /// The host name.
@@ -104,7 +108,7 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct Words {
     /// What to do.
-    #[arg(value_enum)]
+    #[arg(value_enum, default_value = "list")]
     verb: Verb,
     /// For show, update, delete and config: the object's id or name. For create and update: fields.
     #[arg(value_name = "ID | KEY=VALUE")]
@@ -162,6 +166,7 @@ async fn act(args: &Args) -> anyhow::Result<()> {
         What::StaticRoute(words) => (Noun::StaticRoute, words),
         What::App(words) => (Noun::App, words),
         What::Token(words) => (Noun::Token, words),
+        What::Node(words) => (Noun::Node, words),
         What::Explain { host } => return explain(args, &api, host).await,
         What::Audit(wanted) => return audit::run(wanted, &api, args.json).await,
         What::Apply(file) => return apply::run(file, &api, args.json).await,

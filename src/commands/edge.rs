@@ -5,15 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use controlplane::ControlPlane;
+use anyhow::{Context as _, bail};
+use controlplane::model::{Timestamp, lease};
+use controlplane::push::{Bundle, Follow, Following};
+use controlplane::{ControlPlane, Progress};
 use dataplane::id::{NodeId, Workers};
 use dataplane::io::{FlowLimits, Handle, Overlay, Router, RouterConfig, TunConfig};
 use dataplane::source::Slice;
+use ipnet::Ipv4Net;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::handoff::Flows;
 use proxy::{Proxy, ProxyConfig, Upstreams};
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::control;
 use crate::converge::Converge;
@@ -39,12 +44,22 @@ pub(crate) struct Args {
     /// or etcds:// over TLS.
     #[arg(long, value_name = "ADDRESS")]
     store: Option<String>,
+    /// A control plane to follow, instead of being one: HOST:PORT of its `[nodes] listen`. Of several over
+    /// one store, the first that answers.
+    #[arg(long, value_name = "HOST:PORT")]
+    control: Vec<String>,
+    /// With --control: the file that `portcullis control enrol` wrote for this edge.
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
 }
 
 fn workers(text: &str) -> Result<Workers, String> {
     let count = text.parse().ok().and_then(Workers::new);
     count.ok_or_else(|| format!("give 1 to {}", Workers::MAX))
 }
+
+/// How often an edge looks whether its slice is still its own: well below any quarantine.
+const LEASE_CHECK: Duration = Duration::from_secs(1);
 
 /// How long requests under way may take after SIGTERM. Service managers send SIGKILL after 90 s.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -55,14 +70,137 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     config.router.workers = args.workers.or(config.router.workers);
     config.router.userspace |= args.userspace;
     config.store = args.store.clone().or(config.store);
+    if !args.control.is_empty() {
+        config.control.clone_from(&args.control);
+    }
+    config.identity = args.identity.clone().or(config.identity);
     raise_descriptors();
-    let plane = control::open(&config)?;
+    let applied = watch::Sender::default();
+    let runtime = super::admin_runtime()?;
+    let (plane, following) = match config.control.is_empty() {
+        true => (own(&config)?, None),
+        false => {
+            let followed = Followed::start(&config, applied.subscribe())?;
+            config.slice = Some(runtime.block_on(followed.slice())?);
+            (followed.plane.clone(), Some(followed))
+        }
+    };
     let handle = Router::start(router_config(&config)?)?;
-    let converge = Converge::start(&plane, &handle)?;
-    let served = super::admin_runtime()?.block_on(serve(&config, &plane, &handle, &converge));
+    let converge = Converge::start(&plane, &handle, applied)?;
+    if let Some(followed) = &following {
+        let handle = handle.clone();
+        followed
+            .following
+            .report(Arc::new(move || handle.tunnels()));
+    }
+    let served = runtime.block_on(async {
+        tokio::select! {
+            served = serve(&config, &plane, &handle, &converge) => served,
+            why = lease_ended(following.as_ref(), config.slice()) => Err(why),
+        }
+    });
+    drop(following);
     converge.stop();
     handle.shutdown();
     served
+}
+
+/// The control plane inside this process.
+fn own(config: &config::Edge) -> anyhow::Result<ControlPlane> {
+    if config.identity.is_some() {
+        bail!("an identity is of no use without a control plane to follow: --control HOST:PORT");
+    }
+    if !config.nodes.listen.is_empty() {
+        bail!("[nodes] listen is of `portcullis control`: an edge serves no other edges");
+    }
+    control::open(config)
+}
+
+/// A copy of what a control plane elsewhere has, and the connection that keeps it so.
+struct Followed {
+    plane: ControlPlane,
+    bundle: Bundle,
+    following: Following,
+}
+
+impl Followed {
+    fn start(
+        config: &config::Edge,
+        progress: watch::Receiver<Progress>,
+    ) -> anyhow::Result<Followed> {
+        if config.store.is_some() {
+            bail!(
+                "an edge that follows a control plane has no store: leave out `store` or `control`"
+            );
+        }
+        if config.slice.is_some() {
+            bail!("an edge that follows a control plane leases its slice: leave out `slice`");
+        }
+        let identity = config.identity.as_ref().context(
+            "say who this edge is: --identity FILE, which `portcullis control enrol` writes",
+        )?;
+        let bundle = Bundle::read(identity)?;
+        let plane = ControlPlane::open_replica(control::options(config)?)?;
+        let following = plane.follow(Follow {
+            control: config.control.clone(),
+            bundle: bundle.clone(),
+            progress,
+        })?;
+        tracing::info!(control = ?config.control, revision = plane.snapshot().revision, "follows");
+        Ok(Followed {
+            plane,
+            bundle,
+            following,
+        })
+    }
+
+    /// The slice that is this edge's now: what it had, else it waits for its control plane, or a signal.
+    async fn slice(&self) -> anyhow::Result<Ipv4Net> {
+        let mut revisions = self.plane.revision();
+        let held = async {
+            loop {
+                match self.plane.lease(&self.bundle) {
+                    Some(lease) if lease.is_held(now()) => return lease.slice,
+                    Some(lease) => tracing::info!(until = ?lease.until, "the lease has ended"),
+                    None => tracing::info!("waits for its control plane"),
+                }
+                // The plane is ours too, so the sender lives.
+                let _is_open = revisions.changed().await;
+            }
+        };
+        tokio::select! {
+            slice = held => Ok(slice),
+            signal = super::stop_signal() => {
+                signal?;
+                bail!("stopped before a control plane answered")
+            }
+        }
+    }
+}
+
+/// Waits until the slice is not this edge's any more: somebody else's connections may then have its addresses.
+async fn lease_ended(followed: Option<&Followed>, slice: Ipv4Net) -> anyhow::Error {
+    let Some(followed) = followed else {
+        return std::future::pending().await;
+    };
+    loop {
+        match followed.plane.lease(&followed.bundle) {
+            Some(lease) if lease.slice != slice => {
+                return anyhow::anyhow!("this edge's slice is {} now: start it again", lease.slice);
+            }
+            Some(lease) if lease.is_held(now()) => {}
+            Some(_) | None => {
+                return anyhow::anyhow!(
+                    "the lease of {slice} has ended, and no control plane has prolonged it"
+                );
+            }
+        }
+        tokio::time::sleep(LEASE_CHECK).await;
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::new(OffsetDateTime::now_utc())
 }
 
 /// A connection takes two descriptors, and the proxy's limits assume the hard limit: the soft one is
@@ -110,9 +248,12 @@ async fn serve(
     )?);
     let shown = Arc::clone(&proxy);
     let extra: admin::Extra = Arc::new(move || serde_json::json!(shown.counters()));
-    let shown = admin::shown(handle.clone(), Some(extra)).merge(admin::backups(plane.clone()));
+    let mut shown = admin::shown(handle.clone(), Some(extra));
+    if config.control.is_empty() {
+        shown = shown.merge(admin::backups(plane.clone()));
+    }
     admin::serve(&config.admin_socket(), shown)?;
-    tracing::info!(api = %config.api_listen, slice = %config.slice, "ready");
+    tracing::info!(api = %config.api_listen, slice = %config.slice(), "ready");
     let ended = tokio::select! {
         signal = super::stop_signal() => signal,
         failed = super::router_failed(handle) => Err(failed),
@@ -128,7 +269,7 @@ async fn serve(
 }
 
 fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
-    let slice = Slice::new(config.slice).context("slice")?;
+    let slice = Slice::new(config.slice()).context("slice")?;
     Ok(RouterConfig {
         tun: TunConfig {
             name: config.router.tun.clone(),
@@ -145,7 +286,7 @@ fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
 }
 
 fn overlay(router: &config::Router, slice: Slice) -> Overlay {
-    let node = NodeId(0);
+    let node = NodeId(lease::number(slice.net()));
     if !router.userspace {
         return Overlay::Edge { slice, node };
     }

@@ -9,6 +9,7 @@ pub(crate) mod backup;
 pub(crate) mod control;
 pub(crate) mod ctl;
 pub(crate) mod edge;
+pub(crate) mod enrol;
 pub(crate) mod show;
 pub(crate) mod site;
 

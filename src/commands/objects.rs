@@ -20,9 +20,22 @@ pub(super) enum Noun {
     StaticRoute,
     App,
     Token,
+    Node,
     /// A tunnel of whatever kind: to be looked up only.
     AnyTunnel,
 }
+
+/// What a table of nodes shows.
+const NODE_COLUMNS: [&str; 8] = [
+    "name",
+    "connected",
+    "slice",
+    "acknowledged_revision",
+    "revision",
+    "acknowledged_secs",
+    "rejected_total",
+    "address",
+];
 
 impl Noun {
     pub(super) fn columns(self) -> &'static [&'static str] {
@@ -80,6 +93,7 @@ impl Noun {
                 "tunnel_name",
             ],
             Noun::Token => &["id", "name", "status", "expires_on"],
+            Noun::Node => &NODE_COLUMNS,
             Noun::AnyTunnel => &["id", "name", "tun_type", "status"],
             Noun::App => &[
                 "id",
@@ -99,7 +113,7 @@ impl Noun {
             Noun::Interconnect => Some("interconnects"),
             Noun::StaticRoute => Some("routes"),
             Noun::Zone | Noun::Record | Noun::Vnet | Noun::Route | Noun::Tunnel => None,
-            Noun::AnyTunnel | Noun::App | Noun::Token => None,
+            Noun::AnyTunnel | Noun::App | Noun::Token | Noun::Node => None,
         }
     }
 
@@ -116,6 +130,7 @@ impl Noun {
         match self {
             Noun::Zone | Noun::Record | Noun::Vnet | Noun::Tunnel => "name",
             Noun::Gre | Noun::Ipsec | Noun::Interconnect | Noun::AnyTunnel | Noun::Token => "name",
+            Noun::Node => "name",
             Noun::Route => "network",
             Noun::StaticRoute => "prefix",
             Noun::App => "protocol",
@@ -197,6 +212,7 @@ impl Api {
             Noun::Interconnect => self.in_account("magic/cf_interconnects").await,
             Noun::StaticRoute => self.in_account("magic/routes").await,
             Noun::AnyTunnel => self.in_account("tunnels").await,
+            Noun::Node => self.in_account("nodes").await,
         }
     }
 

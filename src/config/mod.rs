@@ -5,8 +5,10 @@ mod ipsec;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use controlplane::model::lease::{self, Terms};
 use dataplane::id::Workers;
 use dataplane::io::TunBackend;
 use dataplane::program::health;
@@ -24,10 +26,6 @@ fn mtu() -> u16 {
 
 fn tun_name() -> String {
     "portcullis0".into()
-}
-
-fn slice() -> ipnet::Ipv4Net {
-    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 0, 0), 20)
 }
 
 /// `portcullis edge` and `portcullis control`.
@@ -51,15 +49,23 @@ pub(crate) struct Edge {
     pub(crate) key_file: Option<PathBuf>,
     /// Where `portcullis show` asks; default `data_dir/edge.sock`.
     pub(crate) admin_socket: Option<PathBuf>,
-    /// This node's part of 100.64.0.0/12.
-    #[serde(default = "slice")]
-    pub(crate) slice: ipnet::Ipv4Net,
+    /// This node's part of 100.64.0.0/12; default 100.64.0.0/20. An edge that follows a control plane leases
+    /// one.
+    pub(crate) slice: Option<ipnet::Ipv4Net>,
     /// Where objects are kept instead of in `data_dir`: `etcd://HOST:PORT[,HOST:PORT…][/PREFIX]`, or
     /// `etcds://` over TLS.
     pub(crate) store: Option<String>,
     /// How to speak to etcd.
     #[serde(default)]
     pub(crate) etcd: Etcd,
+    /// `host:port` of the control planes that this edge follows, instead of being one itself.
+    #[serde(default)]
+    pub(crate) control: Vec<String>,
+    /// With `control`: the file that `portcullis control enrol` wrote for this edge.
+    pub(crate) identity: Option<PathBuf>,
+    /// The edges that follow this control plane.
+    #[serde(default)]
+    pub(crate) nodes: Nodes,
     /// The packet side.
     #[serde(default)]
     pub(crate) router: Router,
@@ -82,11 +88,50 @@ impl Edge {
         (rate > 0).then_some(rate)
     }
 
+    /// The slice of an edge that leases none.
+    pub(crate) fn slice(&self) -> ipnet::Ipv4Net {
+        self.slice.unwrap_or_else(|| lease::slice(0))
+    }
+
     /// Where `portcullis show` asks.
     pub(crate) fn admin_socket(&self) -> PathBuf {
         self.admin_socket
             .clone()
             .unwrap_or_else(|| self.data_dir.join("edge.sock"))
+    }
+}
+
+/// `[nodes]` of a control plane.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Nodes {
+    /// Where edges connect, over TLS with certificates on both sides.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// How long an edge keeps its slice of the source range without hearing from a control plane; it stops
+    /// then. Default a week.
+    pub(crate) lease_secs: Option<u64>,
+    /// How long nobody has the slice after that. Default an hour.
+    pub(crate) quarantine_secs: Option<u64>,
+}
+
+impl Nodes {
+    /// Shortest lease: half of it is time to prolong it.
+    const LEASE_MIN: Duration = Duration::from_secs(2);
+
+    /// How slices are leased.
+    pub(crate) fn terms(&self) -> anyhow::Result<Terms> {
+        let default = Terms::default();
+        let given = |secs: Option<u64>, default| secs.map_or(default, Duration::from_secs);
+        let terms = Terms {
+            lease: given(self.lease_secs, default.lease),
+            quarantine: given(self.quarantine_secs, default.quarantine),
+        };
+        anyhow::ensure!(
+            terms.lease >= Self::LEASE_MIN,
+            "[nodes] lease_secs is at least {}",
+            Self::LEASE_MIN.as_secs()
+        );
+        Ok(terms)
     }
 }
 
