@@ -32,6 +32,7 @@ bench_store() {
   step "filling"
   "$store" fill "$RUN/store" "${size[@]}"
   "$store" fill "$RUN/store-small" "${size[@]}" --routes 0
+  "$store" fill "$RUN/store-nodes" --zones 100 --records 1000 --routes 1000
   routes=$("$store" open "$RUN/store" | sed -n 's/^#routes\t//p')
   for ((round = 1; round <= ROUNDS; round++)); do
     step "round $round of $ROUNDS"
@@ -48,6 +49,8 @@ bench_store() {
     on_core 1 "$store" ask "$STORE_API" --secs "$secs" --token "$(cat "$RUN/store/token")" >>"$SAMPLES" ||
       die "the API did not answer"
     stop store
+    # A store's nodes keep their copies, and begin with them the next time.
+    "$store" nodes "$RUN/store-nodes" >>"$SAMPLES" || die "the nodes did not follow"
     # A minute of etcd's own check at its rate "l"; once, because it takes so long.
     [ "$round" != 1 ] || [ "$QUICK" = yes ] || store_etcd
   done

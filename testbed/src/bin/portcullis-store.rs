@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use testbed::store::{Ask, Size, ask, fill, open, serve};
+use testbed::store::{Ask, Size, ask, fill, nodes, open, serve};
 
 /// As the edge's: the figures are of its allocator too.
 #[global_allocator]
@@ -40,6 +40,17 @@ enum Command {
         /// The API's address.
         address: SocketAddr,
     },
+    /// Serve nodes that follow, all in this process: how long until a change is at each.
+    Nodes {
+        /// Where; their copies go there too.
+        directory: PathBuf,
+        /// How many.
+        #[arg(long, default_value_t = 64)]
+        nodes: usize,
+        /// Changes, one after the other.
+        #[arg(long, default_value_t = 400)]
+        changes: u32,
+    },
     /// Ask an API that is served: latencies, reads and writes a second.
     Ask(Ask),
 }
@@ -49,6 +60,11 @@ fn main() -> anyhow::Result<()> {
         Command::Fill { directory, size } => fill(&directory, size).map(|()| Vec::new()),
         Command::Open { directory } => open(&directory),
         Command::Serve { directory, address } => serve(&directory, address).map(|()| Vec::new()),
+        Command::Nodes {
+            directory,
+            nodes: count,
+            changes,
+        } => nodes(&directory, count, changes),
         Command::Ask(how) => ask(&how),
     }?;
     let mut out = std::io::stdout().lock();

@@ -37,23 +37,27 @@ pub struct Ask {
 }
 
 /// A connection that is kept.
-struct Client {
+pub(super) struct Client {
     stream: BufReader<TcpStream>,
     token: String,
 }
 
 impl Client {
     fn new(ask: &Ask) -> anyhow::Result<Client> {
-        let stream = TcpStream::connect(ask.address).context("cannot reach the API")?;
+        Client::to(ask.address, &ask.token)
+    }
+
+    pub(super) fn to(address: SocketAddr, token: &str) -> anyhow::Result<Client> {
+        let stream = TcpStream::connect(address).context("cannot reach the API")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         Ok(Client {
             stream: BufReader::new(stream),
-            token: ask.token.clone(),
+            token: token.to_owned(),
         })
     }
 
-    fn call(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn call(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Vec<u8>> {
         let request = format!(
             "{method} /client/v4{path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\n\
              content-length: {}\r\n\r\n{body}",
@@ -86,7 +90,7 @@ impl Client {
         Ok(body)
     }
 
-    fn result(&mut self, path: &str) -> anyhow::Result<Value> {
+    pub(super) fn result(&mut self, path: &str) -> anyhow::Result<Value> {
         let body = self.call("GET", path, "")?;
         let value: Value = serde_json::from_slice(&body)?;
         Ok(value["result"].clone())
@@ -184,7 +188,7 @@ fn one_by_one(
     Ok(times)
 }
 
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
+pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get(last * percent / 100).copied().unwrap_or(0.0)
 }

@@ -4,10 +4,12 @@
 
 mod ask;
 mod fill;
+mod nodes;
 mod serve;
 
 pub use ask::{Ask, ask};
 pub use fill::{Size, fill};
+pub use nodes::nodes;
 pub use serve::{open, serve};
 
 /// One number of one thing: `CASE<TAB>SUBJECT<TAB>UNIT<TAB>NUMBER`.

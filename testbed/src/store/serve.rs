@@ -36,9 +36,14 @@ impl NodeStatus for Node {
     }
 }
 
-fn opened(directory: &Path) -> anyhow::Result<ControlPlane> {
+pub(super) fn opened(directory: &Path) -> anyhow::Result<ControlPlane> {
+    Ok(ControlPlane::open(options(directory)?)?)
+}
+
+/// Options of a control plane that has nothing but a directory.
+pub(super) fn options(directory: &Path) -> anyhow::Result<Options> {
     let slice = "100.64.0.0/20".parse().context("the slice")?;
-    let options = Options {
+    Ok(Options {
         data_dir: directory.to_owned(),
         key: None,
         // The benchmark is what there is, and not how much of it one client may have.
@@ -51,8 +56,7 @@ fn opened(directory: &Path) -> anyhow::Result<ControlPlane> {
         ipsec_addresses: Vec::new(),
         devices: Vec::new(),
         wireguard_endpoint: None,
-    };
-    Ok(ControlPlane::open(options)?)
+    })
 }
 
 /// The tables of a node at the newest state.
