@@ -111,6 +111,7 @@ fn step(known: &Snapshot, newest: &Snapshot, handle: &Handle, applied: &Applied)
 /// before is part.
 fn compare(wanted: &Snapshot, handle: &Handle, applied: &Applied) {
     let result = handle.apply(&handle.diff(&program::spec(wanted)));
+    handle.mend();
     note(applied, wanted.revision, result.rejected);
 }
 

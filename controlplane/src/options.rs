@@ -29,8 +29,10 @@ pub struct Options {
     pub gre_addresses: Vec<IpAddr>,
     /// The edge's addresses for IPsec; empty: it takes none.
     pub ipsec_addresses: Vec<IpAddr>,
-    /// Interfaces that become direct links.
+    /// TUN devices that become direct links.
     pub devices: Vec<String>,
+    /// Ethernet ports that become direct links, whole or by VLAN.
+    pub ports: Vec<String>,
     /// `host:port` that goes into the peers' WireGuard configurations; `None` leaves a placeholder.
     pub wireguard_endpoint: Option<String>,
 }

@@ -60,6 +60,17 @@ pub(super) fn open(config: &config::Edge) -> anyhow::Result<ControlPlane> {
 }
 
 pub(super) fn options(config: &config::Edge) -> anyhow::Result<Options> {
+    let router = &config.router;
+    if let Some(both) = router
+        .direct
+        .iter()
+        .find(|name| router.ethernet.contains(name))
+    {
+        anyhow::bail!(
+            "[router] direct and ethernet both have {both}: it is a TUN device that is made, or a port \
+             that is there"
+        );
+    }
     Ok(Options {
         data_dir: config.data_dir.clone(),
         key: key(config)?,
@@ -71,6 +82,7 @@ pub(super) fn options(config: &config::Edge) -> anyhow::Result<Options> {
         gre_addresses: config.router.gre.clone(),
         ipsec_addresses: config.router.ipsec.clone(),
         devices: config.router.direct.clone(),
+        ports: config.router.ethernet.clone(),
         wireguard_endpoint: config.router.endpoint.clone(),
     })
 }

@@ -186,9 +186,12 @@ fn spec(config: &config::Site, way: &Way<'_>) -> anyhow::Result<Spec> {
             name: device.clone(),
             mtu,
             allowed: direct.prefixes.clone(),
-            interface: Vec::new(),
-            health: None,
-            kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
+            interface: direct.interface.clone(),
+            health: direct.health.clone(),
+            kind: tunnel::Config::Direct(tunnel::direct::Config {
+                device,
+                medium: direct.medium()?,
+            }),
         };
         spec.tunnels.insert(id, tunnel);
         for prefix in &direct.prefixes {

@@ -12,8 +12,8 @@ use controlplane::model::lease::{self, Terms};
 use dataplane::id::Workers;
 use dataplane::io::TunBackend;
 use dataplane::program::health;
-use dataplane::tunnel::gre;
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
+use dataplane::tunnel::{direct, gre};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -167,6 +167,9 @@ pub(crate) struct Router {
     /// Devices that interconnects may have: one is made with its interconnect, and its other side is
     /// moved to where the network is.
     pub(crate) direct: Vec<String>,
+    /// Ethernet ports that interconnects may have, whole or by VLAN. They are the router's alone: the
+    /// kernel's own stack is kept out of them. Needs CAP_NET_RAW.
+    pub(crate) ethernet: Vec<String>,
     /// Packet workers, 1 to 64; default one for each core.
     pub(crate) workers: Option<Workers>,
     /// Connections to private origins are made in this process: no TUN, no privileges.
@@ -194,6 +197,7 @@ impl Default for Router {
             tun_backend: Backend::Auto,
             mtu: mtu(),
             direct: Vec::new(),
+            ethernet: Vec::new(),
             workers: None,
             userspace: false,
             userspace_flows: None,
@@ -303,10 +307,42 @@ pub(crate) struct Site {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SiteDirect {
-    /// Name of the device; its other side is moved to where the network is.
+    /// Name of the device: a TUN device, whose other side is moved to where the network is, or with
+    /// `ethernet` an Ethernet port that is there.
     pub(crate) device: String,
+    /// Whether it is an Ethernet port.
+    #[serde(default)]
+    pub(crate) ethernet: bool,
+    /// Of an Ethernet port the VLAN that is meant, 1 to 4094; default: frames without a tag.
+    pub(crate) vlan: Option<u16>,
+    /// This router's addresses on the link, at most one of each family, with its net (/31 or /30, /127 or
+    /// /126): the other address of it is the neighbour's. An Ethernet port needs one.
+    #[serde(default)]
+    pub(crate) interface: Vec<ipnet::IpNet>,
+    /// How the link is probed; default: not at all.
+    pub(crate) health: Option<health::Config>,
     /// What is reached by it, and may send from it.
     pub(crate) prefixes: Vec<ipnet::IpNet>,
+}
+
+impl SiteDirect {
+    /// What its device is.
+    pub(crate) fn medium(&self) -> anyhow::Result<direct::Medium> {
+        if self.vlan.is_some_and(|vlan| !direct::VLANS.contains(&vlan)) {
+            anyhow::bail!(
+                "[[direct]] vlan of {} is a number from 1 to 4094",
+                self.device
+            );
+        }
+        match (self.ethernet, self.vlan) {
+            (true, vlan) => Ok(direct::Medium::Ethernet { vlan }),
+            (false, None) => Ok(direct::Medium::Tun),
+            (false, Some(_)) => anyhow::bail!(
+                "[[direct]] {} has a vlan, and TUN devices have none: say ethernet = true",
+                self.device
+            ),
+        }
+    }
 }
 
 /// `[router]` of a site.

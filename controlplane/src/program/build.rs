@@ -90,6 +90,10 @@ fn kind(snapshot: &Snapshot, tunnel: &model::tunnel::Tunnel) -> Option<tunnel::C
         }
         Kind::Interconnect(link) => Some(tunnel::Config::Direct(direct::Config {
             device: link.device.clone(),
+            medium: match link.is_ethernet {
+                true => direct::Medium::Ethernet { vlan: link.vlan },
+                false => direct::Medium::Tun,
+            },
         })),
         Kind::Ipsec(ipsec) => ipsec::config(tunnel, ipsec).map(tunnel::Config::IpSec),
         Kind::Gre(ours) => Some(tunnel::Config::Gre(gre_config(ours))),

@@ -58,8 +58,8 @@ pub struct Indexes {
     pub vnet_tunnels: OrdMap<Uuid, OrdSet<Uuid>>,
     /// GRE and IPsec tunnels by their outer ends, the edge's first, over all accounts.
     pub ends: OrdMap<(IpAddr, IpAddr), OrdSet<Uuid>>,
-    /// Interconnects by their device, over all accounts.
-    pub devices: OrdMap<String, OrdSet<Uuid>>,
+    /// Interconnects by their device and VLAN, over all accounts.
+    pub devices: OrdMap<(String, Option<u16>), OrdSet<Uuid>>,
     /// Tunnels by the number that nodes call them.
     pub tunnels: OrdMap<TunnelId, Uuid>,
     /// Vnets by the number that nodes call them.
@@ -157,7 +157,8 @@ pub(super) fn tunnel(indexes: &mut Indexes, tunnel: &Tunnel, step: Step) {
         Kind::Gre(gre) => Some((gre.local, gre.remote)),
         Kind::Ipsec(ipsec) => ipsec.remote.map(|remote| (ipsec.local, remote)),
         Kind::Interconnect(link) => {
-            member(&mut indexes.devices, link.device.clone(), tunnel.id, step);
+            let place = (link.device.clone(), link.vlan);
+            member(&mut indexes.devices, place, tunnel.id, step);
             None
         }
         Kind::WireGuard(_) => None,

@@ -49,6 +49,14 @@ counters! {
         link_reads,
         /// Bytes read from direct links.
         link_read_bytes,
+        /// Questions by ARP and NDP where the neighbour of an Ethernet link is.
+        neighbour_questions,
+        /// Questions, answers and announcements of others on Ethernet links.
+        neighbour_heard,
+        /// Packets that waited for the neighbour's answer and were dropped because too many did.
+        neighbour_queue_full,
+        /// Packets whose neighbour did not answer, or whose family the link does not have.
+        neighbour_unreachable,
         /// Trains that came in by UDP.
         udp_recvs,
         /// Datagrams in them.

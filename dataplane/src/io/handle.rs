@@ -13,12 +13,16 @@ use nix::sys::eventfd::EventFd;
 use crate::id::{TunnelId, Workers};
 use crate::node::TunnelStatus;
 use crate::program::{
-    Applied, Delta, FibRow, Programmer, ReturnRow, SourceRow, Spec, Tables, TunnelChange,
+    Applied, Delta, FibRow, Programmer, ReturnRow, SourceRow, Spec, Tables, Tunnel, TunnelChange,
+    far_side,
 };
 use crate::tunnel;
+use crate::tunnel::direct::{self, End, Medium};
 
 use super::counters::CountersSnapshot;
 use super::endpoints::{Endpoint, Endpoints};
+use super::ether::{Ether, index_of};
+use super::links::Device;
 use super::routes::{self, Installed};
 use super::tun::{Tun, TunBackend, TunConfig};
 use super::user::Opener;
@@ -90,7 +94,7 @@ struct Inner {
     endpoints: Arc<Endpoints>,
     own: Own,
     /// The devices that direct links have.
-    links: Mutex<HashMap<TunnelId, String>>,
+    links: Mutex<HashMap<TunnelId, Attached>>,
     opener: Option<Opener>,
     running: Mutex<Option<Running>>,
 }
@@ -193,6 +197,11 @@ impl Handle {
         self.inner.endpoints.all()
     }
 
+    /// Takes ports of direct links again that went and came back. To be called now and then.
+    pub fn mend(&self) {
+        self.inner.mend();
+    }
+
     /// Whether all workers work. They stop by themselves when their TUN device is deleted.
     pub fn is_running(&self) -> bool {
         let running = self.inner.running();
@@ -212,6 +221,52 @@ impl Handle {
             .programmer
             .lock()
             .expect("a panic while programming leaves tables half written")
+    }
+}
+
+/// The device of a direct link, as it was made or taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Attached {
+    config: direct::Config,
+    ends: Vec<End>,
+    /// Of a port the least that it must have; that of a TUN is changed in place.
+    mtu: u16,
+    /// The number of a port.
+    index: Option<u32>,
+}
+
+impl Attached {
+    /// What a tunnel wants.
+    fn of(config: &direct::Config, put: &Tunnel) -> Result<Self, String> {
+        let config = config.clone();
+        if config.medium == Medium::Tun {
+            return Ok(Self {
+                config,
+                ends: Vec::new(),
+                mtu: put.mtu,
+                index: None,
+            });
+        }
+        let ends = put.interface.iter().filter_map(|near| {
+            let far = far_side(*near)?;
+            let near = near.addr();
+            Some(End { near, far })
+        });
+        let ends: Vec<End> = ends.collect();
+        if ends.is_empty() {
+            let device = &config.device;
+            return Err(format!(
+                "a link on the port {device} needs an interface address, in a /31 or /30: the other \
+                 address of it is the neighbour's"
+            ));
+        }
+        let index = Some(index_of(&config.device)?);
+        Ok(Self {
+            config,
+            ends,
+            mtu: put.mtu,
+            index,
+        })
     }
 }
 
@@ -238,7 +293,7 @@ impl Inner {
                     known.filter(|_| config.endpoint.is_none())
                 }
                 tunnel::Config::Direct(config) => {
-                    self.attach(&self.lines[owner], id, &config.device, put.mtu)?;
+                    self.attach(&self.lines[owner], id, config, put)?;
                     None
                 }
                 tunnel::Config::IpSec(_) => None,
@@ -274,28 +329,85 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes the device of a direct link and gives it to the tunnel's owner, unless that has it.
-    fn attach(&self, owner: &Line, id: TunnelId, device: &str, mtu: u16) -> Result<(), String> {
+    /// Makes or takes the device of a direct link and gives it to the tunnel's owner, unless that has it.
+    fn attach(
+        &self,
+        owner: &Line,
+        id: TunnelId,
+        config: &direct::Config,
+        put: &Tunnel,
+    ) -> Result<(), String> {
+        let wanted = Attached::of(config, put)?;
         let mut links = self.links();
-        if links.get(&id).is_some_and(|known| known == device) {
-            return routes::raise(device, mtu).map_err(|error| error.to_string());
+        if let Some(known) = links.get(&id)
+            && known.config == wanted.config
+        {
+            match config.medium {
+                Medium::Tun => {
+                    let raised = routes::raise(&config.device, put.mtu);
+                    return raised.map_err(|error| error.to_string());
+                }
+                Medium::Ethernet { .. } if *known == wanted => return Ok(()),
+                Medium::Ethernet { .. } => {}
+            }
         }
-        let config = TunConfig {
-            name: device.to_owned(),
-            mtu,
-            backend: self.own.backend,
-        };
-        let mut tuns = Tun::open(&config, Workers::ONE).map_err(|error| error.to_string())?;
-        routes::raise(device, mtu).map_err(|error| error.to_string())?;
-        let tun = tuns.pop().ok_or(GONE)?;
-        if !owner.tell(Command::Link(id, Some(tun))) {
+        let device = self.open(&wanted)?;
+        if !owner.tell(Command::Link(id, Some(device))) {
             return Err(GONE.to_owned());
         }
-        links.insert(id, device.to_owned());
+        links.insert(id, wanted);
         Ok(())
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<TunnelId, String>> {
+    fn open(&self, wanted: &Attached) -> Result<Device, String> {
+        let Attached {
+            config, ends, mtu, ..
+        } = wanted;
+        if let Medium::Ethernet { vlan } = config.medium {
+            let ether = Ether::open(&config.device, vlan, ends, *mtu)?;
+            return Ok(Device::Ether(config.device.clone(), Box::new(ether)));
+        }
+        let tun = TunConfig {
+            name: config.device.clone(),
+            mtu: *mtu,
+            backend: self.own.backend,
+        };
+        let mut tuns = Tun::open(&tun, Workers::ONE).map_err(|error| error.to_string())?;
+        routes::raise(&config.device, *mtu).map_err(|error| error.to_string())?;
+        let tun = tuns.pop().ok_or(GONE)?;
+        Ok(Device::Tun(Box::new(tun)))
+    }
+
+    /// Takes ports of direct links again that were made anew since they were taken.
+    fn mend(&self) {
+        let mut links = self.links();
+        for (id, attached) in links.iter_mut() {
+            let Ok(index) = index_of(&attached.config.device) else {
+                continue;
+            };
+            if attached.index.is_none_or(|known| known == index) {
+                continue;
+            }
+            let wanted = Attached {
+                index: Some(index),
+                ..attached.clone()
+            };
+            let owner = usize::from(self.tables.workers.owner(*id).0);
+            let device = match self.open(&wanted) {
+                Ok(device) => device,
+                Err(error) => {
+                    tracing::warn!(tunnel = %id, error, "a direct link stays down");
+                    continue;
+                }
+            };
+            if self.lines[owner].tell(Command::Link(*id, Some(device))) {
+                tracing::info!(tunnel = %id, device = wanted.config.device, "taken again");
+                *attached = wanted;
+            }
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<TunnelId, Attached>> {
         self.links.lock().expect("nobody panics while it is held")
     }
 

@@ -13,6 +13,7 @@ pub mod routes;
 mod counters;
 mod raw;
 mod port;
+mod ether;
 mod endpoints;
 mod exchange;
 pub mod user;

@@ -144,6 +144,44 @@ pub fn raise(device: &str, mtu: u16) -> Result<(), RouteError> {
     })
 }
 
+/// Has the kernel's own stack keep out of an Ethernet port that is the router's: nothing that comes in
+/// by it is forwarded or delivered, answered for, or sent on its own account. It stays so.
+///
+/// # Errors
+/// The switch that could not be set.
+pub fn seal(device: &str) -> Result<(), RouteError> {
+    let v4 = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{device}"));
+    // No route leads there, so that every source is a false one.
+    for (switch, value) in [
+        ("rp_filter", "1"),
+        ("forwarding", "0"),
+        ("arp_ignore", "8"),
+        ("accept_local", "0"),
+        ("drop_unicast_in_l2_multicast", "1"),
+    ] {
+        set(&v4.join(switch), value)?;
+    }
+    let v6 = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"));
+    if v6.exists() {
+        set(&v6, "1")?;
+    }
+    Ok(())
+}
+
+/// Sets an Ethernet port up. Its MTU is its owner's business: other links may share it.
+///
+/// # Errors
+/// The step that the kernel refused.
+pub fn raise_port(device: &str) -> Result<(), RouteError> {
+    run(async |handle| {
+        let index = link(&handle, device).await?;
+        let message = LinkMessageBuilder::<LinkUnspec>::new().index(index).up();
+        let change = handle.link().change(message.build()).execute();
+        let step = || format!("ip link set {device} up");
+        change.await.map_err(|error| refused(step(), error))
+    })
+}
+
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }

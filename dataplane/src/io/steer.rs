@@ -1,6 +1,7 @@
 //! Programs for the kernel: which worker's queue or socket a packet goes to.
 //!
-//! Both only save a hand-over: a packet that arrives at another worker is handed to its owner.
+//! Those of workers only save a hand-over: a packet that arrives at another worker is handed to its owner. That of a
+//! VLAN keeps networks apart.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,6 +12,7 @@ use socket2::SockFilter;
 use crate::id::{WorkerId, Workers};
 use crate::packet::Carrier;
 use crate::source::Slice;
+use crate::wire::neighbour;
 
 use super::sys;
 
@@ -95,12 +97,57 @@ fn echo_replies(is_ipv4: bool, worker: WorkerId) -> [SockFilter; 7] {
     ]
 }
 
+/// Has a packet socket get only the frames of one VLAN, or those without, that are IPv4, IPv6 or ARP
+/// and for `mac` or a group. The kernel has taken the tag off and keeps it beside the frame
+/// (`skb_vlan_untag`); a second tag is a protocol of its own, and gets nowhere.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(super) fn by_vlan(socket: &socket2::Socket, vlan: Option<u16>, mac: [u8; 6]) -> io::Result<()> {
+    // linux/filter.h: what the kernel knows beside the frame is behind SKF_AD_OFF.
+    const BESIDE: u32 = 0xffff_f000;
+    const TAG: u32 = BESIDE + 44;
+    const IS_TAGGED: u32 = BESIDE + 48;
+    const TAG_PROTOCOL: u32 = BESIDE + 60;
+    let [a, b, c, d, e, f] = mac;
+    let (high, low) = (
+        u32::from_be_bytes([a, b, c, d]),
+        u32::from(u16::from_be_bytes([e, f])),
+    );
+    // Priority tags name VLAN 0: they are of no VLAN (IEEE 802.1Q section 6.9.1). With a VLAN, what has no
+    // tag is refused; without, what has none is taken.
+    let untagged = if vlan.is_some() { 15 } else { 5 };
+    socket.attach_filter(&[
+        filter(op(LOAD_WORD, 0, 0, IS_TAGGED)),
+        filter(op(JUMP_EQUAL, untagged, 0, 0)),
+        filter(op(LOAD_WORD, 0, 0, TAG_PROTOCOL)),
+        filter(op(JUMP_EQUAL, 0, 13, neighbour::TAG.into())),
+        filter(op(LOAD_WORD, 0, 0, TAG)),
+        filter(op(AND, 0, 0, 0x0fff)),
+        filter(op(JUMP_EQUAL, 0, 10, vlan.unwrap_or(0).into())),
+        filter(op(LOAD_HALF, 0, 0, 12)),
+        filter(op(JUMP_EQUAL, 2, 0, neighbour::IPV4.into())),
+        filter(op(JUMP_EQUAL, 1, 0, neighbour::IPV6.into())),
+        filter(op(JUMP_EQUAL, 0, 6, neighbour::ARP.into())),
+        filter(op(LOAD_BYTE, 0, 0, 0)),
+        filter(op(JUMP_SET, 5, 0, 1)),
+        filter(op(LOAD_WORD, 0, 0, 0)),
+        filter(op(JUMP_EQUAL, 0, 2, high)),
+        filter(op(LOAD_HALF, 0, 0, 4)),
+        filter(op(JUMP_EQUAL, 1, 0, low)),
+        filter(op(RETURN, 0, 0, 0)),
+        filter(op(RETURN, 0, 0, u32::MAX)),
+    ])
+}
+
 fn filter(op: sock_filter) -> SockFilter {
     SockFilter::new(op.code, op.jt, op.jf, op.k)
 }
 
 const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
 const LOAD_BYTE_AT_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
+const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const LOAD_HEADER_LEN: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH
 const LOAD_X: u16 = 0x01; // BPF_LDX | BPF_IMM

@@ -268,6 +268,108 @@ pub(super) fn recv_each<const N: usize>(
     Ok(received)
 }
 
+/// Ethernet addresses whose frames a packet socket has its card take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Member {
+    /// Of one station.
+    Unicast([u8; 6]),
+    /// Of a group.
+    Multicast([u8; 6]),
+}
+
+/// Makes a packet socket, which receives nothing before [`packet_bind`]: whole frames behind a
+/// `virtio_net_hdr`, but for those that go out.
+///
+/// # Errors
+/// Those of socket(2) and setsockopt(2): `EPERM` without `CAP_NET_RAW`.
+pub(super) fn packet_socket() -> io::Result<socket2::Socket> {
+    // linux/if_packet.h
+    const VNET_HDR: c_int = 15;
+    const IGNORE_OUTGOING: c_int = 23;
+    let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)?;
+    set_packet_option(&socket, VNET_HDR, &1_i32)?;
+    set_packet_option(&socket, IGNORE_OUTGOING, &1_i32)?;
+    Ok(socket)
+}
+
+/// Has the card of interface `index` take frames for `member`, for as long as the socket is open.
+///
+/// # Errors
+/// Those of setsockopt(2) (packet(7), `PACKET_ADD_MEMBERSHIP`).
+pub(super) fn packet_join(socket: &impl AsRawFd, index: c_uint, member: Member) -> io::Result<()> {
+    const ADD_MEMBERSHIP: c_int = 1;
+    /// `struct packet_mreq`.
+    #[repr(C)]
+    struct Membership {
+        index: c_int,
+        kind: u16,
+        len: u16,
+        address: [u8; 8],
+    }
+    let (kind, mac) = match member {
+        Member::Multicast(mac) => (0, mac),
+        Member::Unicast(mac) => (3, mac),
+    };
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&mac);
+    let membership = Membership {
+        index: c_int::try_from(index).map_err(|_large| io::ErrorKind::InvalidInput)?,
+        kind,
+        len: 6,
+        address,
+    };
+    set_packet_option(socket, ADD_MEMBERSHIP, &membership)
+}
+
+/// Binds a packet socket to interface `index`, whose frames it receives from then on.
+///
+/// # Errors
+/// Those of bind(2): `ENODEV`, `ENETDOWN`.
+pub(super) fn packet_bind(socket: &socket2::Socket, index: c_uint) -> io::Result<()> {
+    let narrow = |number: c_int| u16::try_from(number).map_err(|_| io::ErrorKind::InvalidInput);
+    let link = libc::sockaddr_ll {
+        sll_family: narrow(libc::AF_PACKET)?,
+        sll_protocol: narrow(libc::ETH_P_ALL)?.to_be(),
+        sll_ifindex: c_int::try_from(index).map_err(|_large| io::ErrorKind::InvalidInput)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())
+        .map_err(|_large| io::ErrorKind::InvalidInput)?;
+    let mut name = SockAddrStorage::zeroed();
+    // SAFETY: a `sockaddr_ll` is smaller than the storage, which is aligned for every address.
+    unsafe {
+        std::ptr::from_mut(&mut name)
+            .cast::<libc::sockaddr_ll>()
+            .write(link);
+    }
+    // SAFETY: the storage holds an address of this length.
+    let name = unsafe { SockAddr::new(name, len) };
+    socket.bind(&name)
+}
+
+fn set_packet_option<T>(socket: &impl AsRawFd, option: c_int, value: &T) -> io::Result<()> {
+    let len =
+        libc::socklen_t::try_from(size_of::<T>()).map_err(|_large| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the kernel reads `len` bytes of a value that lives until after the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            std::ptr::from_ref(value).cast(),
+            len,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 const fn empty_part() -> libc::iovec {
     libc::iovec {
         iov_base: std::ptr::null_mut(),

@@ -24,10 +24,10 @@ use super::clock;
 use super::counters::{Counters, CountersSnapshot};
 use super::endpoints::Heard;
 use super::exchange::Exchange;
-use super::links::{self, Links};
+use super::links::{self, Device, Links};
 use super::overlay::Face;
 use super::port::{Port, as_count};
-use super::tun::{PACKET_BYTES_MAX, Tun};
+use super::tun::PACKET_BYTES_MAX;
 
 /// Reads from one source in one turn: a train for every packet finds room in the outbox, twice.
 const BATCH: usize = 64;
@@ -98,7 +98,7 @@ pub(super) enum Command {
     /// Make, change or remove a tunnel.
     Apply(TunnelChange, Sender<Result<(), String>>),
     /// The device of a direct link that will be put, or `None` for one that is gone.
-    Link(TunnelId, Option<Tun>),
+    Link(TunnelId, Option<Device>),
     /// Where a peer without a configured endpoint was heard last.
     Hint(TunnelId, SocketAddr),
     /// The state of the worker's tunnels.
@@ -224,13 +224,18 @@ impl Worker {
             if self.poll_timeout().is_some_and(|due| due <= now) {
                 self.node.handle_timeout(now);
                 self.overlay.handle_timeout(now);
+                self.links.handle_timeout(now, &mut self.counters);
                 self.send_all()?;
             }
         }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let all = [self.node.poll_timeout(), self.overlay.poll_timeout()];
+        let all = [
+            self.node.poll_timeout(),
+            self.overlay.poll_timeout(),
+            self.links.poll_timeout(),
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -276,8 +281,8 @@ impl Worker {
             Command::Apply(change, answer) => {
                 drop(answer.send(self.node.apply(change, clock::now())));
             }
-            Command::Link(tunnel, Some(tun)) => {
-                if let Err(error) = self.links.attach(&self.epoll, tunnel, tun) {
+            Command::Link(tunnel, Some(device)) => {
+                if let Err(error) = self.links.attach(&self.epoll, tunnel, device) {
                     tracing::error!(%tunnel, %error, "a direct link cannot be watched");
                 }
             }
@@ -366,8 +371,10 @@ impl Worker {
 
     /// Private network to wherever: one batch from the device of a direct link.
     fn read_link(&mut self, tunnel: TunnelId, ready: EpollFlags) -> io::Result<bool> {
-        if ready.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
-            // Its namespace went, and took the device along.
+        if ready.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP)
+            && let Some(link) = self.links.get(tunnel)
+            && !link.device.survives_error()
+        {
             tracing::warn!(%tunnel, "the device of a direct link was deleted");
             self.links.detach(tunnel);
         }
@@ -378,7 +385,8 @@ impl Worker {
             && bytes < BATCH_BYTES
         {
             reads += 1;
-            let (len, offload) = match link.tun.recv(&mut self.buffer) {
+            let read = link.device.recv(&mut self.buffer, now, &mut self.counters);
+            let (len, offload) = match read {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     link.appetite.adapt(reads - 1);
@@ -415,6 +423,9 @@ impl Worker {
         let mut rounds = 0;
         loop {
             self.send_batch();
+            if self.tell_refused() {
+                self.send_batch();
+            }
             // Like the TUN, flows wait when a socket is full.
             if self.ports.iter().any(Port::is_waiting) || !self.overlay.act(&mut self.node) {
                 break;
@@ -448,6 +459,18 @@ impl Worker {
             }
         }
         self.watch()
+    }
+
+    /// Has the senders of packets that did not reach the neighbour of a link told. True when there were
+    /// some.
+    fn tell_refused(&mut self) -> bool {
+        let (node, now) = (&mut self.node, clock::now());
+        let mut is_any = false;
+        self.links.each_refused(|tunnel, packet| {
+            is_any = true;
+            node.handle_refused(tunnel, packet, now);
+        });
+        is_any
     }
 
     /// Packets and batches for other workers.

@@ -69,6 +69,8 @@ reasons! {
     TooBig = "too_big",
     /// No session with the peer, and nobody knows where it is.
     NoEndpoint = "no_endpoint",
+    /// The neighbour on a direct link does not answer.
+    NeighbourUnreachable = "neighbour_unreachable",
     /// Too many packets wait for a session with the peer.
     QueueFull = "queue_full",
     /// They waited for a session until the peer was given up.

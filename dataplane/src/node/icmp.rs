@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::id::TunnelId;
+use crate::fib::Nexthop;
+use crate::id::{TunnelId, VnetId};
 use crate::packet::{Exit, Parcel};
+use crate::source;
 use crate::tunnel::bucket::Rate;
 use crate::wire::icmp::{ERROR_V6_LEN_MAX, ErrorKind, error};
 use crate::wire::ip::Inner;
@@ -28,6 +30,32 @@ impl Node {
         match to {
             Sender::Overlay => self.report_to_overlay(kind, offending, now),
             Sender::Tunnel(tunnel) => self.report_to_tunnel(kind, tunnel, offending, now),
+        }
+    }
+
+    /// Tells the sender of `offending`, a packet that was under way in `vnet` when it came to nothing: its
+    /// source says who that is.
+    pub(super) fn report_to_source(
+        &mut self,
+        kind: ErrorKind,
+        vnet: VnetId,
+        offending: &[u8],
+        now: Instant,
+    ) {
+        let Ok(inner) = Inner::parse(offending) else {
+            return;
+        };
+        let is_edge = self.config.role == Role::Edge;
+        if is_edge && source::is_source(inner.src) {
+            self.report_to_overlay(kind, offending, now);
+            return;
+        }
+        let guard = crate::fib::pin();
+        let way = self.tables.vnet(vnet, &guard);
+        match way.and_then(|tables| tables.route(inner.src, || 0, &guard)) {
+            Some(Nexthop::Tunnel(tunnel)) => self.report_to_tunnel(kind, tunnel, offending, now),
+            Some(Nexthop::Local) if !is_edge => self.report_to_overlay(kind, offending, now),
+            Some(Nexthop::Local) | None => {}
         }
     }
 

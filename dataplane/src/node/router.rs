@@ -10,6 +10,7 @@ use crate::program::{self, Tables, TunnelChange};
 use crate::source::Slice;
 use crate::tunnel::bucket::Bucket;
 use crate::tunnel::{DATAGRAM_LEN_MAX, Event, Handle, Tunnels, ipsec};
+use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
 use super::ends::{End, ends_of, outer_of};
@@ -261,6 +262,18 @@ impl Node {
             Passage::Taken(exit, len) => Some((exit, len)),
             Passage::Open | Passage::Closed => None,
         }
+    }
+
+    /// Takes a packet that did not reach the neighbour of a direct link because that is not there: its
+    /// sender is told.
+    pub fn handle_refused(&mut self, tunnel: TunnelId, packet: &[u8], now: Instant) {
+        if let Some(link) = self.links.get_mut(&tunnel) {
+            link.dropped_packets += 1;
+            let vnet = link.vnet;
+            self.report_to_source(ErrorKind::HostUnreachable, vnet, packet, now);
+        }
+        self.counters
+            .count_drops(DropReason::NeighbourUnreachable, 1);
     }
 
     /// Sends a packet whole by a device: past the outbox if it may, else by it. False when that is

@@ -14,3 +14,4 @@ pub mod icmp;
 pub mod ikev2;
 pub mod ip;
 pub mod mss;
+pub mod neighbour;

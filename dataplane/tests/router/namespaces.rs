@@ -217,6 +217,101 @@ fn direct_links_carry_packets_whole_between_networks_and_to_the_overlay() {
 }
 
 #[test]
+fn an_ethernet_port_is_the_routers_and_its_neighbour_is_found_lost_and_found_again() {
+    let mut world = World::new(1500);
+    world.add("one");
+    world.cable(("edge", "cni0"), ("one", "eth0"));
+    // A neighbour as any router is: addresses on the link, a network behind it, a way back.
+    for command in [
+        "ip addr add 10.8.0.1/31 dev eth0",
+        "ip addr add fd00:8::1/127 dev eth0 nodad",
+        "ip link set eth0 up",
+        "ip addr add 10.7.0.1/32 dev lo",
+        "ip addr add fd00:7::1/128 dev lo",
+        "ip route add 100.64.0.0/12 via 10.8.0.0 src 10.7.0.1",
+        "ip route add 198.51.100.0/24 via 10.8.0.0",
+        "ip -6 route add 2606:4700:cf1:5000::/64 via fd00:8:: src fd00:7::1",
+    ] {
+        world.run("one", command);
+    }
+    let mut edge = router(&world, "edge", &[("PC_ETHER", "cni0"), ("PC_WORKERS", "2")]);
+    edge.line("ready");
+    let far = [(SOURCE, "10.7.0.1"), (SOURCE_V6, "fd00:7::1")];
+    for (source, there) in far {
+        world.run(
+            "edge",
+            &format!("ping -c 3 -i 0.2 -w 10 -I {source} {there}"),
+        );
+        world.run(
+            "one",
+            &format!("ping -c 3 -i 0.2 -w 10 -I {there} {source}"),
+        );
+    }
+    world.run("one", "ping -c 2 -i 0.2 -w 10 10.8.0.0");
+    world.run("one", "ping -c 2 -i 0.2 -w 10 fd00:8::");
+    let mut origin = world.start("one", "origin", &[]);
+    origin.line("ready");
+    for (from, to) in far {
+        let mut client = world.start("edge", "client", &[("PC_FROM", from), ("PC_TO", to)]);
+        assert_eq!(client.line("done"), role::BULK.to_string());
+    }
+    let counters = edge.ask("counters");
+    let per_read = number(&counters, "link_read_bytes") / number(&counters, "link_reads");
+    assert!(per_read > 1420, "no super-packets: {per_read} bytes a read");
+    // The neighbour knows us by an address that is not the interface's.
+    let known = world.run("one", "ip neigh show 10.8.0.0 dev eth0");
+    let own = world.run("edge", "cat /sys/class/net/cni0/address");
+    assert!(
+        known.contains("lladdr") && !known.contains(own.trim()),
+        "{known}"
+    );
+    only_the_router_has_the_port(&world, own.trim());
+    // Gone without a word: the sender is told. Back, with another Ethernet address: it is found.
+    world.run("one", "ip link set eth0 down");
+    world.run("one", "ip link set eth0 address 02:00:00:00:00:77");
+    let unreachable = world.output("edge", &format!("ping -c 5 -w 5 -I {SOURCE} 10.7.0.1"));
+    let said = String::from_utf8(unreachable.stdout).unwrap();
+    assert!(
+        said.contains("Destination Host Unreachable") || said.contains("Destination Net"),
+        "{said}"
+    );
+    world.run("one", "ip link set eth0 up");
+    world.run(
+        "one",
+        "ip route add 100.64.0.0/12 via 10.8.0.0 src 10.7.0.1",
+    );
+    world.run("edge", &format!("ping -c 1 -w 40 -I {SOURCE} 10.7.0.1"));
+    assert_ne!(number(&edge.ask("counters"), "neighbour_unreachable"), 0);
+    edge.stop();
+}
+
+/// Whatever a neighbour sends, by whatever Ethernet address, the machine's own services do not hear of it.
+fn only_the_router_has_the_port(world: &World, own: &str) {
+    let refused = |command: &str| {
+        let output = world.output("one", command);
+        assert!(!output.status.success(), "{command}");
+    };
+    refused(&format!("ping -c 2 -i 0.2 -w 2 -I 10.7.0.1 {EDGE}"));
+    for mac in [own, "ff:ff:ff:ff:ff:ff"] {
+        world.run(
+            "one",
+            &format!("ip neigh replace 10.8.0.0 lladdr {mac} dev eth0"),
+        );
+        for there in [EDGE, SOURCE] {
+            refused(&format!("ping -c 2 -i 0.2 -w 2 -I 10.7.0.1 {there}"));
+        }
+    }
+    world.run("one", "ip neigh del 10.8.0.0 dev eth0");
+    world.run("one", "ping -c 1 -w 10 10.8.0.0");
+    // Nobody else is answered for.
+    world.run("one", "ip addr add 10.8.0.9/24 dev eth0");
+    refused("ping -c 2 -i 0.2 -w 2 -I 10.8.0.9 10.8.0.7");
+    let known = world.run("one", "ip neigh show 10.8.0.7 dev eth0");
+    assert!(!known.contains("lladdr"), "{known}");
+    world.run("one", "ip addr del 10.8.0.9/24 dev eth0");
+}
+
+#[test]
 fn pings_and_bulk_pass_both_ways_with_a_plain_tun() {
     let world = World::new(1500);
     let (edge, site) = pair(&world, "plain");

@@ -8,7 +8,7 @@ use dataplane::id::{NodeId, TunnelId, VnetId, Workers};
 use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
-use dataplane::tunnel::{self, gre, wireguard};
+use dataplane::tunnel::{self, direct, gre, wireguard};
 use ipnet::IpNet;
 
 const VNET: VnetId = VnetId(1);
@@ -167,11 +167,17 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
             allowed: vec![prefix],
             interface: Vec::new(),
             health: None,
-            kind: tunnel::Config::Direct(tunnel::direct::Config { device }),
+            kind: tunnel::Config::Direct(direct::Config {
+                device,
+                medium: direct::Medium::Tun,
+            }),
         };
         spec.tunnels.insert(TunnelId(n), link);
         let key = RouteKey { vnet: VNET, prefix };
         spec.routes.insert(key, Nexthop::Tunnel(TunnelId(n)).into());
+    }
+    if let Some(device) = setting("PC_ETHER") {
+        put_port(&mut spec, device);
     }
     spec.vnets.insert(VNET, Vnet { name: "v".into() });
     let id = setting("PC_TUNNEL").map_or(TUNNEL, |id| TunnelId(id.parse().unwrap()));
@@ -186,6 +192,30 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
             .extend(edge.map(|prefix| route(prefix, Nexthop::Tunnel(id))));
     }
     spec
+}
+
+/// An Ethernet port with a router behind it, and a network behind that.
+fn put_port(spec: &mut Spec, device: String) {
+    let prefixes: [IpNet; 2] = ["10.7.0.0/24", "fd00:7::/64"].map(|net| net.parse().unwrap());
+    let link = Tunnel {
+        vnet: VNET,
+        name: device.clone(),
+        mtu: 1420,
+        allowed: prefixes.to_vec(),
+        interface: ["10.8.0.0/31", "fd00:8::/127"]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
+        health: None,
+        kind: tunnel::Config::Direct(direct::Config {
+            device,
+            medium: direct::Medium::Ethernet { vlan: None },
+        }),
+    };
+    spec.tunnels.insert(TunnelId(9), link);
+    for prefix in prefixes {
+        let key = RouteKey { vnet: VNET, prefix };
+        spec.routes.insert(key, Nexthop::Tunnel(TunnelId(9)).into());
+    }
 }
 
 /// Byte `at` of the bulk: no period that a segment or a buffer could hide behind.

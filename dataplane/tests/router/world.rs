@@ -63,6 +63,14 @@ impl World {
         self.run(side, "ip link set lo up");
     }
 
+    /// A cable between two sides: the device that each has of it.
+    pub(crate) fn cable(&self, (one, device): (&str, &str), (other, far): (&str, &str)) {
+        let (one, other) = (self.netns(one), self.netns(other));
+        let words =
+            format!("ip link add {device} netns {one} type veth peer name {far} netns {other}");
+        run(&words.split_whitespace().collect::<Vec<_>>());
+    }
+
     /// Moves a device from one side to another and sets it up there with an address.
     pub(crate) fn move_link(&self, device: &str, (from, to): (&str, &str), address: &str) {
         let netns = self.netns(to);

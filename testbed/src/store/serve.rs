@@ -55,6 +55,7 @@ pub(super) fn options(directory: &Path) -> anyhow::Result<Options> {
         gre_addresses: Vec::new(),
         ipsec_addresses: Vec::new(),
         devices: Vec::new(),
+        ports: Vec::new(),
         wireguard_endpoint: None,
     })
 }

@@ -110,7 +110,10 @@ const IPSEC_ONLY: Properties = &[
     ("ipsec_status", Shape::OrNull(&Shape::Map(&Shape::Any))),
 ];
 
-const DEVICE_ONLY: Properties = &[("device", TEXT)];
+const DEVICE_ONLY: Properties = &[
+    ("device", TEXT),
+    ("vlan", Shape::OrNull(&Shape::Integer(1, 4_094))),
+];
 
 const GRE: Shape = Shape::Named("GreTunnel", &Shape::Both(&[SHOWN, GRE_ONLY]));
 const IPSEC: Shape = Shape::Named("IpsecTunnel", &Shape::Both(&[SHOWN, IPSEC_ONLY]));

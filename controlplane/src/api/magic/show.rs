@@ -41,6 +41,7 @@ pub(super) fn tunnel(seen: &Seen, tunnel: &Tunnel, form: TargetForm) -> Value {
         }
         Kind::Interconnect(link) => {
             shown["device"] = json!(link.device);
+            shown["vlan"] = json!(link.vlan);
             None
         }
         Kind::WireGuard(_) => None,

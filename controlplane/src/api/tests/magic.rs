@@ -278,54 +278,6 @@ async fn identities_follow_from_ids_and_an_address_belongs_to_who_came_first() {
 }
 
 #[tokio::test]
-async fn an_interconnect_takes_a_device_that_the_edge_hands_out_and_keeps_it() {
-    let world = World::new().await;
-    let links = world.magic("cf_interconnects");
-    let body = |name: &str, device: &str, n: u8| {
-        json!({"name": name, "device": device,
-            "interface_address": format!("10.255.2.{}/30", 4 * n + 1)})
-    };
-    let made = world.made(&links, body("dc", "cni0", 0)).await;
-    assert_eq!(made["customer_interface_address"], "10.255.2.2");
-    assert_eq!(
-        (&made["mtu"], &made["device"]),
-        (&json!(1476), &json!("cni0"))
-    );
-    let path = format!("{links}/{}", id(&made));
-    for (body, status, pointer) in [
-        (body("two", "cni0", 1), 409, "/device"),
-        (body("two", "eth0", 1), 400, "/device"),
-        (
-            json!({"name": "two", "interface_address": "10.255.2.5/30"}),
-            400,
-            "/device",
-        ),
-        (
-            with(
-                body("two", "cni1", 1),
-                &json!({"gre": {"cloudflare_endpoint": "198.51.100.1"}}),
-            ),
-            400,
-            "/gre",
-        ),
-    ] {
-        let (got, refused) = world.post(&links, body.clone()).await;
-        assert_eq!(got, status, "{body} {refused}");
-        assert_eq!(refused["errors"][0]["source"]["pointer"], pointer, "{body}");
-    }
-    assert_eq!(world.put(&path, json!({"device": "cni1"})).await.0, 400);
-    let body = json!({"interconnects": [{"id": made["id"], "description": "rack 7"}]});
-    let (status, changed) = world.put(&links, body).await;
-    let changed = &changed["result"]["modified_interconnects"][0];
-    assert_eq!((status, &changed["description"]), (200, &json!("rack 7")));
-    let (_, read) = world.get(&path).await;
-    assert_eq!(read["result"]["interconnect"]["description"], "rack 7");
-    let tunnel = world.plane.spec().tunnels.into_values().next().unwrap();
-    assert_eq!(tunnel.interface, ["10.255.2.1/30".parse().unwrap()]);
-    assert!(tunnel.health.is_some());
-}
-
-#[tokio::test]
 async fn several_are_changed_at_once_or_none() {
     let world = World::new().await;
     let tunnels = world.magic("gre_tunnels");

@@ -6,6 +6,7 @@ mod bad_input;
 mod dns;
 mod edge;
 mod guard;
+mod interconnects;
 mod magic;
 mod magic_input;
 mod magic_routes;
@@ -55,6 +56,7 @@ fn options(directory: &Directory) -> Options {
         gre_addresses: underlay.clone(),
         ipsec_addresses: underlay,
         devices: vec!["cni0".to_owned(), "cni1".to_owned()],
+        ports: vec!["eth1".to_owned()],
         wireguard_endpoint: Some("198.51.100.1:51820".to_owned()),
     }
 }

@@ -92,7 +92,7 @@ pub(crate) fn keep(
     tunnels: &[Tunnel],
 ) -> Result<(), (usize, Refusal)> {
     for tunnel in tunnels {
-        transaction.put(tunnel.clone());
+        transaction.put(on_its_medium(options, tunnel.clone()));
     }
     for (index, tunnel) in tunnels.iter().enumerate() {
         let fits = check(transaction.snapshot(), options, tunnel);
@@ -364,16 +364,38 @@ fn check_interconnect(
     tunnel: &Tunnel,
     link: &Interconnect,
 ) -> Result<(), Refusal> {
-    if !options.devices.contains(&link.device) {
+    let is_port = options.ports.contains(&link.device);
+    if !is_port && !options.devices.contains(&link.device) {
         let why = "This edge hands out no such device: name one of its configuration's.";
         return Err(Refusal::invalid(INVALID, why).at("device"));
     }
-    let users = snapshot.indexes.devices.get(&link.device);
+    if !is_port && link.vlan.is_some() {
+        let why =
+            "This device is a TUN device, which has no VLANs: leave 'vlan' out, or name a port.";
+        return Err(Refusal::invalid(INVALID, why).at("vlan"));
+    }
+    let place = (link.device.clone(), link.vlan);
+    let users = snapshot.indexes.devices.get(&place);
     if users.is_some_and(|users| users.iter().any(|id| *id != tunnel.id)) {
-        let why = "This device belongs to another interconnect already.".to_owned();
-        return Err(taken("device", why));
+        let (field, what) = match (is_port, link.vlan) {
+            (true, Some(_)) => ("vlan", "This VLAN of the port belongs"),
+            (true, None) => ("device", "What has no tag on this port belongs"),
+            (false, _) => ("device", "This device belongs"),
+        };
+        return Err(taken(
+            field,
+            format!("{what} to another interconnect already."),
+        ));
     }
     Ok(())
+}
+
+/// The tunnel, with what the edge's configuration says of its interface.
+fn on_its_medium(options: &Options, mut tunnel: Tunnel) -> Tunnel {
+    if let Kind::Interconnect(link) = &mut tunnel.kind {
+        link.is_ethernet = options.ports.contains(&link.device);
+    }
+    tunnel
 }
 
 /// Whether the edge takes tunnels of the kind at this address.

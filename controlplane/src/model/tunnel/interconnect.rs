@@ -1,5 +1,6 @@
 //! A direct link: an interface of the edge, without encapsulation (api.md 4.2, CNI).
 
+use dataplane::tunnel::direct;
 use serde::{Deserialize, Serialize};
 
 use super::shared::{Defaults, Names};
@@ -21,6 +22,12 @@ pub const DEFAULTS: Defaults = Defaults {
 pub struct Interconnect {
     /// The interface of the edge; never changes.
     pub device: String,
+    /// The VLAN of it; `None`: frames without a tag. Never changes.
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// Whether the interface is an Ethernet port; what the edge's configuration said when it was kept.
+    #[serde(default)]
+    pub is_ethernet: bool,
 }
 
 impl Interconnect {
@@ -42,8 +49,15 @@ impl Interconnect {
             return Err(fields.refuse("device", why));
         }
         let device = device.or_else(|| old.map(|old| old.device.clone()));
+        let vlan = fields.integer("vlan", direct::VLANS)?;
+        if vlan.is_some() && old.is_some_and(|old| old.vlan != vlan) {
+            let why = "An interconnect keeps its VLAN: delete it and make a new one.";
+            return Err(fields.refuse("vlan", why));
+        }
         Ok(Interconnect {
             device: fields.required("device", device)?,
+            vlan: vlan.or_else(|| old.and_then(|old| old.vlan)),
+            is_ethernet: old.is_some_and(|old| old.is_ethernet),
         })
     }
 }

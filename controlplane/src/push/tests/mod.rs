@@ -151,6 +151,8 @@ impl Control {
             mtu: 1476,
             kind: Kind::Interconnect(Interconnect {
                 device: "cni0".to_owned(),
+                is_ethernet: false,
+                vlan: None,
             }),
             created_at: now(),
             modified_at: now(),
