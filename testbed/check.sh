@@ -12,6 +12,7 @@
 . "$TESTBED/checks-sites.sh"
 . "$TESTBED/checks-ecmp.sh"
 . "$TESTBED/checks-ipsec.sh"
+. "$TESTBED/checks-direct.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

@@ -105,7 +105,7 @@ app() {
 # source_of VNET TUNNEL: the address, of those that name a vnet on this edge, of the worker that has the tunnel.
 source_of() {
   local number
-  number=$("$BIN" show tunnels --json --socket "$STATE/edge.sock" | jq -er --arg name "$2" '.[] | select(.name == $name) | .id')
-  "$BIN" show sources --json --socket "$STATE/edge.sock" | jq -er --arg name "$1" --argjson number "$number" \
+  number=$("$BIN" show tunnels --json --socket "${EDGE_SOCKET:-$STATE/edge.sock}" | jq -er --arg name "$2" '.[] | select(.name == $name) | .id')
+  "$BIN" show sources --json --socket "${EDGE_SOCKET:-$STATE/edge.sock}" | jq -er --arg name "$1" --argjson number "$number" \
     'map(select(.vnet_name == $name)) | sort_by(.worker) | .[($number - 1) % length].ipv4'
 }

@@ -47,6 +47,8 @@ ecmp_failover     | a tunnel cut under iperf3 and HTTP | iperf3, wrk  | three ki
 ecmp_priority     | all of a priority down: the next   | UDP          | GRE of the API
 ipsec_strongswan  | IPsec tunnel of the API            | ping, curl   | strongSwan
 ipsec_site        | IPsec, IP protocol 50              | ping, iperf3 | our site
+direct_port       | Ethernet port without tunnel       | ping, iperf3 | Linux router
+direct_vlans      | two customers, two VLANs, one port | ping, curl   | Linux 6.1 8021q
 spoof             | forged packets out of site 2       | ping         | nobody
 route_delete      | a route deleted: 100 ms, no loss   | API, ping    | origin2 stays
 kill_and_recover  | kill -9 of the edge, restart       | curl         | both, within 10 s

@@ -6,6 +6,7 @@
 . "$TESTBED/gre.sh"
 . "$TESTBED/sites.sh"
 . "$TESTBED/ecmp.sh"
+. "$TESTBED/direct.sh"
 require_root
 take_lock
 
@@ -19,6 +20,7 @@ gre_down
 stop edge
 sites_down
 ecmp_down
+direct_down
 for file in "$RUN"/*.pid; do
   stop "$(basename "$file" .pid)"
 done

@@ -6,6 +6,7 @@
 #   up.sh gre           makes the world of GRE beside it: gre.sh draws it
 #   up.sh site-to-site  adds sites that reach each other: sites.sh draws them
 #   up.sh ecmp          adds a network behind tunnels of three kinds: ecmp.sh draws it
+#   up.sh direct        makes the world of Ethernet ports beside it: direct.sh draws it
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/world.sh"
 . "$TESTBED/configure.sh"
@@ -13,6 +14,7 @@
 . "$TESTBED/sites.sh"
 . "$TESTBED/ecmp.sh"
 . "$TESTBED/ipsec-world.sh"
+. "$TESTBED/direct.sh"
 
 write_edge_toml() {
   cat >"$RUN/edge.toml" <<TOML
@@ -138,9 +140,18 @@ wait_for_tunnels() {
 require_root
 take_lock
 case $* in
-  '' | gre | site-to-site | ecmp | ipsec) ;;
-  *) die "usage: up.sh [gre|site-to-site|ecmp|ipsec]" ;;
+  '' | gre | site-to-site | ecmp | ipsec | direct) ;;
+  *) die "usage: up.sh [gre|site-to-site|ecmp|ipsec|direct]" ;;
 esac
+if [ "${1:-}" = direct ]; then
+  need_for_direct
+  [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
+  install_needed
+  build
+  direct_up
+  say "up: ip netns exec pc-direct-edge ping -I $SOURCE_DEFAULT 10.1.0.50 (port), 10.0.0.50 (VLAN 7); -I $SOURCE_SECOND (VLAN 8)"
+  exit
+fi
 if [ "${1:-}" = gre ]; then
   need_for_gre
   [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build

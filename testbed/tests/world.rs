@@ -88,6 +88,7 @@ macro_rules! checks {
                 "sites",
                 "ecmp",
                 "ipsec",
+                "direct",
             ];
             let scripts = files.map(|subject| {
                 let file = format!("checks-{subject}.sh");
@@ -152,6 +153,9 @@ checks! {
     the_next_priority_carries_all_where_all_tunnels_of_one_are_down: "ecmp_priority";
     strongswan_carries_a_vnet_that_the_api_made_and_may_crash: "ipsec_strongswan";
     our_own_site_carries_ipsec_and_answers_past_it: "ipsec_site";
+    an_ethernet_port_is_the_routers_alone: "direct_port";
+    a_neighbour_that_goes_is_missed_and_one_that_comes_back_found: "direct_neighbour";
+    vlans_of_one_port_with_the_same_addresses_are_apart: "direct_vlans";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";
