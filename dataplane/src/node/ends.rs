@@ -17,11 +17,12 @@ use crate::program::health::Direction;
 use crate::program::{self, far_side, health};
 use crate::source;
 use crate::wire::echo::{self, Echo, Kind};
+use crate::wire::icmp;
 use crate::wire::ip::{self, Inner};
 
 use super::health::{Answer, PROBE_LEN_MAX, Path};
 use super::ingress::check_source;
-use super::router::Place;
+use super::router::{Link, Place};
 use super::{DropReason, Node};
 
 /// Probes sent in one turn; what is due besides has its turn at once, after what waits meanwhile.
@@ -72,6 +73,16 @@ fn outer_path(tunnel: &program::Tunnel, config: &health::Config) -> Option<Path>
         far,
         is_outer,
     })
+}
+
+impl Link {
+    /// Whether a packet is an ICMP error of the tunnel's far side, and goes back to who sent what it is
+    /// about: a hop's answer to traceroute, or path MTU discovery. A router sends errors from the interface
+    /// that the error leaves by (RFC 1812 section 4.3.2.4), whose address nobody has to route or allow.
+    pub(super) fn is_error_of_far_side(&self, packet: &[u8], inner: &Inner) -> bool {
+        let is_far = self.ends.iter().any(|end| end.far == inner.src);
+        is_far && icmp::quoted_source(packet, inner) == Some(inner.dst)
+    }
 }
 
 impl Node {
@@ -285,6 +296,13 @@ impl Node {
         }
         self.counters.probes_reflected += 1;
         self.encap(tunnel, vnet, (buffer, len), now)
+    }
+
+    /// Our own address inside a tunnel, of this family.
+    pub(super) fn near_side(&self, tunnel: TunnelId, is_v4: bool) -> Option<IpAddr> {
+        let mut ends = self.links.get(&tunnel)?.ends.iter();
+        let end = ends.find(|end| end.near.is_ipv4() == is_v4)?;
+        Some(end.near)
     }
 
     fn is_from(

@@ -62,7 +62,10 @@ impl Node {
     /// Tells the local sender of `offending`.
     pub(super) fn report_to_overlay(&mut self, kind: ErrorKind, offending: &[u8], now: Instant) {
         let mut buffer = [0; BUFFER_LEN];
-        let Some(len) = self.write_error(kind, offending, &mut buffer) else {
+        let Some(from) = self.error_source(offending, None) else {
+            return;
+        };
+        let Some(len) = error(kind, offending, from, &mut buffer) else {
             return;
         };
         if !self.overlay_errors.take(ERRORS, now) {
@@ -91,7 +94,10 @@ impl Node {
         now: Instant,
     ) {
         let mut buffer = [0; BUFFER_LEN];
-        let Some(len) = self.write_error(kind, offending, &mut buffer) else {
+        let Some(from) = self.error_source(offending, Some(tunnel)) else {
+            return;
+        };
+        let Some(len) = error(kind, offending, from, &mut buffer) else {
             return;
         };
         let Some(link) = self.links.get_mut(&tunnel) else {
@@ -108,15 +114,20 @@ impl Node {
         }
     }
 
-    fn write_error(&self, kind: ErrorKind, offending: &[u8], out: &mut [u8]) -> Option<usize> {
+    /// Where an error comes from, `into` a tunnel or to the overlay. The edge has an address in the source
+    /// range, which every peer lets in. A site has one inside the tunnel, if it was given one, which the edge
+    /// lets in (`Link::is_error_of_far_side`), or else its own.
+    fn error_source(&self, offending: &[u8], into: Option<TunnelId>) -> Option<IpAddr> {
         let is_v6 = offending.first().is_some_and(|byte| byte >> 4 == 6);
-        let from = match (self.config.role, self.config.slice) {
-            (Role::Site { address, .. }, _) => address,
-            (Role::Edge, Some(slice)) if is_v6 => slice.router_v6().into(),
-            (Role::Edge, Some(slice)) => slice.router().into(),
-            (Role::Edge, None) => return None,
-        };
-        error(kind, offending, from, out)
+        match (self.config.role, self.config.slice) {
+            (Role::Site { address, .. }, _) => {
+                let near = into.and_then(|tunnel| self.near_side(tunnel, !is_v6));
+                Some(near.unwrap_or(address))
+            }
+            (Role::Edge, Some(slice)) if is_v6 => Some(slice.router_v6().into()),
+            (Role::Edge, Some(slice)) => Some(slice.router().into()),
+            (Role::Edge, None) => None,
+        }
     }
 }
 

@@ -127,7 +127,11 @@ impl Node {
         }
         let len = inner.total_len;
         let tables = self.tables.vnet(vnet, guard).ok_or(DropReason::Gone)?;
-        check_source(tables, tunnel, inner.src, guard)?;
+        if let Err(reason) = check_source(tables, tunnel, inner.src, guard)
+            && !link.is_error_of_far_side(&scratch[..len], &inner)
+        {
+            return Err(reason);
+        }
         link.rx.add(len);
         mss::clamp(&mut scratch[..len], mtu, false);
         match self.verdict(tables, vnet, &inner, guard)? {
@@ -167,7 +171,11 @@ impl Node {
         let packets = Segments::new(packet, offload)?.remaining();
         let packet = &mut packet[..inner.total_len];
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
-        check_source(tables, tunnel, inner.src, &guard)?;
+        if let Err(reason) = check_source(tables, tunnel, inner.src, &guard)
+            && !link.is_error_of_far_side(packet, &inner)
+        {
+            return Err(reason);
+        }
         link.rx.add_all(packets, packet.len());
         mss::clamp(packet, mtu, offload.checksum.is_some());
         match self.verdict(tables, vnet, &inner, &guard)? {

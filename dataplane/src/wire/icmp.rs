@@ -86,6 +86,113 @@ pub fn is_error(packet: &[u8], inner: &Inner) -> bool {
     }
 }
 
+/// What a router of the path says of a packet that did not fit its next link (RFC 1191 section 4, RFC 4443
+/// section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooBig<'a> {
+    /// Who sent that packet.
+    pub local: IpAddr,
+    /// For whom it was.
+    pub remote: IpAddr,
+    /// Its upper-layer protocol.
+    pub protocol: u8,
+    /// Its length in bytes, as its own header says.
+    pub len: usize,
+    /// What would have fit.
+    pub mtu: u16,
+    /// What is quoted of it, behind its IP header.
+    pub payload: &'a [u8],
+}
+
+impl<'a> TooBig<'a> {
+    /// Reads a whole IPv4 packet. `None`: it is no such message, or damaged, or quotes a later fragment.
+    #[must_use]
+    pub fn parse_v4(packet: &'a [u8]) -> Option<Self> {
+        let inner = Inner::parse(packet).ok()?;
+        let message = packet.get(inner.l4_offset..inner.total_len)?;
+        let is_whole = inner.version == 4 && !inner.is_fragment && inner.protocol == ip::ICMP;
+        if !is_whole || !message.starts_with(&[3, 4]) || message.len() < 8 {
+            return None;
+        }
+        if Sum::new().bytes(message).checksum() != 0 {
+            return None;
+        }
+        let (said, quoted) = (ip::word(message, 6), &message[8..]);
+        let head: &[u8; 20] = quoted.first_chunk()?;
+        let header_len = usize::from(head[0] & 0x0f) * 4;
+        let len = usize::from(ip::word(head, 2));
+        if head[0] >> 4 != 4 || header_len < 20 || ip::word(head, 6) & 0x1fff != 0 {
+            return None;
+        }
+        let address =
+            |at: usize| IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        Some(Self {
+            local: address(12),
+            remote: address(16),
+            protocol: head[9],
+            len,
+            mtu: if said == 0 { plateau(len) } else { said },
+            payload: quoted.get(header_len..)?,
+        })
+    }
+
+    /// Reads an ICMPv6 message whose checksum has been checked.
+    #[must_use]
+    pub fn parse_v6(message: &'a [u8]) -> Option<Self> {
+        if !message.starts_with(&[2, 0]) {
+            return None;
+        }
+        let said = message.get(4..8)?.first_chunk::<4>()?;
+        let said = u16::try_from(u32::from_be_bytes(*said)).unwrap_or(u16::MAX);
+        let quoted = &message[8..];
+        let head: &[u8; 40] = quoted.first_chunk()?;
+        let address = |at: usize| {
+            let octets: Option<&[u8; 16]> = head[at..].first_chunk();
+            octets.map(|octets| IpAddr::from(*octets))
+        };
+        // Ours have no extension headers.
+        (head[0] >> 4 == 6).then_some(Self {
+            local: address(8)?,
+            remote: address(24)?,
+            protocol: head[6],
+            len: 40 + usize::from(ip::word(head, 4)),
+            mtu: said,
+            payload: &quoted[40..],
+        })
+    }
+}
+
+/// The MTU to try below a length, where the router does not say one (RFC 1191 section 7.1).
+fn plateau(len: usize) -> u16 {
+    const PLATEAUS: [u16; 4] = [8166, 4352, 2002, 1492];
+    let mut lower = PLATEAUS.into_iter();
+    lower.find(|mtu| usize::from(*mtu) < len).unwrap_or(1006)
+}
+
+/// Who sent the packet that an ICMP error is about: the source that its quotation has. `None`: no error
+/// about a packet's fate (a redirect is none), or its quotation is too short to say.
+#[must_use]
+pub fn quoted_source(packet: &[u8], inner: &Inner) -> Option<IpAddr> {
+    if inner.fragment_offset != 0 {
+        return None;
+    }
+    let message = packet.get(inner.l4_offset..inner.total_len)?;
+    let (kind, quoted) = (*message.first()?, message.get(8..)?);
+    match (inner.version, inner.protocol) {
+        (4, ip::ICMP) if matches!(kind, 3 | 11 | 12) => {
+            let head: &[u8; 20] = quoted.first_chunk()?;
+            let is_v4 = head[0] >> 4 == 4;
+            is_v4.then(|| IpAddr::from([head[12], head[13], head[14], head[15]]))
+        }
+        (6, ip::ICMPV6) if matches!(kind, 1..=4) => {
+            let head: &[u8; 40] = quoted.first_chunk()?;
+            let source: [u8; 16] = head[8..24].try_into().ok()?;
+            (head[0] >> 4 == 6).then(|| IpAddr::from(source))
+        }
+        _ => None,
+    }
+}
+
 fn may_report(kind: ErrorKind, offending: &[u8], inner: &Inner) -> bool {
     if inner.fragment_offset != 0 || is_error(offending, inner) || !is_host(inner.src) {
         return false;
