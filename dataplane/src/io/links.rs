@@ -10,12 +10,12 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use crate::id::TunnelId;
 use crate::packet::Offload;
 
+use super::appetite::Appetite;
 use super::clock;
 use super::counters::Counters;
 use super::ether::Ether;
 use super::port::as_count;
 use super::tun::Tun;
-use super::worker::Appetite;
 
 /// The device of a direct link.
 #[derive(Debug)]

@@ -84,6 +84,19 @@ impl Port {
         }
     }
 
+    /// Has the kernel send datagrams whole, whatever it has heard of the path: somebody else listens to
+    /// that. IKE's own stay as they are: they are short, and may be cut.
+    pub(super) fn ignore_kernels_path_mtu(&mut self) {
+        let done = match &mut self.socket {
+            Socket::Udp(_) if self.carrier == Carrier::Ike => Ok(()),
+            Socket::Udp(socket) => socket.ignore_kernels_path_mtu(),
+            Socket::Raw(socket) => socket.ignore_kernels_path_mtu(),
+        };
+        if let Err(error) = done {
+            tracing::info!(local = %self.local, %error, "the kernel looks after the path's MTU");
+        }
+    }
+
     /// Whether what goes this way leaves here.
     pub(super) fn carries(&self, way: &Way) -> bool {
         self.carrier == way.carrier

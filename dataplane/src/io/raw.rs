@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
 use crate::id::{WorkerId, Workers};
@@ -15,8 +16,9 @@ use crate::packet::{Carrier, Way};
 use crate::tunnel::DATAGRAM_LEN_MAX;
 use crate::wire::ecn;
 
+use super::steer;
+use super::sys::{self, PathMtu};
 use super::udp::{Sent, set_buffers};
-use super::{steer, sys};
 
 /// The system's own TTL (`net.ipv4.ip_default_ttl`).
 const TTL: u32 = 64;
@@ -43,6 +45,8 @@ pub(super) struct Socket {
     local: IpAddr,
     /// Traffic class and TTL of what is sent.
     marks: (u8, u8),
+    /// Whether what the device does not take is to be cut from then on.
+    is_probing: bool,
 }
 
 /// What one receive call gave.
@@ -89,12 +93,23 @@ impl Socket {
             carrier,
             local,
             marks: (0, 0),
+            is_probing: false,
         })
     }
 
     /// The address that it is bound to.
     pub(super) fn local(&self) -> IpAddr {
         self.local
+    }
+
+    /// Never has packets cut, whatever the kernel has heard of the path, as long as the device takes them.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub(super) fn ignore_kernels_path_mtu(&mut self) -> io::Result<()> {
+        sys::set_path_mtu(&self.socket, self.local.is_ipv4(), PathMtu::Probe)?;
+        self.is_probing = true;
+        Ok(())
     }
 
     /// Reads packets into `buffer`, and hands each on, without its IP header.
@@ -149,6 +164,11 @@ impl Socket {
                 Ok(packets) => from += packets * segment_size,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Sent::Full { from });
+                }
+                Err(error) if self.is_probing && error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    // The device's own MTU is less than a packet: whoever configured that has them cut.
+                    self.is_probing = false;
+                    sys::set_path_mtu(&self.socket, self.local.is_ipv4(), PathMtu::Cut)?;
                 }
                 Err(error) => return Err(error),
             }

@@ -97,6 +97,26 @@ fn echo_replies(is_ipv4: bool, worker: WorkerId) -> [SockFilter; 7] {
     ]
 }
 
+/// Has a raw ICMP socket get only what says that a packet was too big. A filter sees a packet from its IPv4
+/// header on, or from behind that of IPv6.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(super) fn only_too_big(socket: &socket2::Socket, is_ipv4: bool) -> io::Result<()> {
+    let (x, load, kind) = if is_ipv4 {
+        (op(LOAD_HEADER_LEN, 0, 0, 0), LOAD_HALF_AT_X, 0x0304)
+    } else {
+        (op(LOAD_X, 0, 0, 0), LOAD_HALF, 0x0200)
+    };
+    socket.attach_filter(&[
+        filter(x),
+        filter(op(load, 0, 0, 0)),
+        filter(op(JUMP_EQUAL, 0, 1, kind)),
+        filter(op(RETURN, 0, 0, u32::MAX)),
+        filter(op(RETURN, 0, 0, 0)),
+    ])
+}
+
 /// Has a packet socket get only the frames of one VLAN, or those without, that are IPv4, IPv6 or ARP
 /// and for `mac` or a group. The kernel has taken the tag off and keeps it beside the frame
 /// (`skb_vlan_untag`); a second tag is a protocol of its own, and gets nowhere.
@@ -147,6 +167,7 @@ fn filter(op: sock_filter) -> SockFilter {
 const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
 const LOAD_BYTE_AT_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
 const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+const LOAD_HALF_AT_X: u16 = 0x48; // BPF_LD | BPF_H | BPF_IND
 const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const LOAD_HEADER_LEN: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH

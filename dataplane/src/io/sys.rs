@@ -326,7 +326,8 @@ pub(super) fn packet_join(socket: &impl AsRawFd, index: c_uint, member: Member) 
 /// # Errors
 /// Those of bind(2): `ENODEV`, `ENETDOWN`.
 pub(super) fn packet_bind(socket: &socket2::Socket, index: c_uint) -> io::Result<()> {
-    let narrow = |number: c_int| u16::try_from(number).map_err(|_| io::ErrorKind::InvalidInput);
+    let narrow =
+        |number: c_int| u16::try_from(number).map_err(|_large| io::ErrorKind::InvalidInput);
     let link = libc::sockaddr_ll {
         sll_family: narrow(libc::AF_PACKET)?,
         sll_protocol: narrow(libc::ETH_P_ALL)?.to_be(),
@@ -351,13 +352,21 @@ pub(super) fn packet_bind(socket: &socket2::Socket, index: c_uint) -> io::Result
 }
 
 fn set_packet_option<T>(socket: &impl AsRawFd, option: c_int, value: &T) -> io::Result<()> {
+    set_option(socket, (libc::SOL_PACKET, option), value)
+}
+
+fn set_option<T>(
+    socket: &impl AsRawFd,
+    (level, option): (c_int, c_int),
+    value: &T,
+) -> io::Result<()> {
     let len =
         libc::socklen_t::try_from(size_of::<T>()).map_err(|_large| io::ErrorKind::InvalidInput)?;
     // SAFETY: the kernel reads `len` bytes of a value that lives until after the call.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             option,
             std::ptr::from_ref(value).cast(),
             len,
@@ -368,6 +377,37 @@ fn set_packet_option<T>(socket: &impl AsRawFd, option: c_int, value: &T) -> io::
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// What a socket of tunnels does with datagrams that the path may not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PathMtu {
+    /// Never cut (DF), whatever the kernel has heard of the path; what the device does not take is an error.
+    Probe,
+    /// May be cut, here and on the way; what the kernel has heard does not matter either.
+    Cut,
+}
+
+/// Sets the discovery of the path's MTU (ip(7), `IP_MTU_DISCOVER`).
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(super) fn set_path_mtu(
+    socket: &impl AsRawFd,
+    is_ipv4: bool,
+    wanted: PathMtu,
+) -> io::Result<()> {
+    // IP_PMTUDISC_PROBE and IP_PMTUDISC_OMIT of linux/in.h, and of linux/in6.h.
+    let value: c_int = match wanted {
+        PathMtu::Probe => 3,
+        PathMtu::Cut => 5,
+    };
+    let (level, option) = if is_ipv4 {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)
+    };
+    set_option(socket, (level, option), &value)
 }
 
 const fn empty_part() -> libc::iovec {

@@ -14,6 +14,7 @@ use crate::id::Workers;
 use crate::packet::Carrier;
 
 use super::steer;
+use super::sys::{self, PathMtu};
 
 /// Send and receive buffers that are asked for. 7 MiB is what WireGuard's user-space
 /// implementations ask for: about 20 ms at 3 Gb/s.
@@ -33,6 +34,8 @@ pub struct Socket {
     is_gso: bool,
     /// Traffic class of what is sent.
     class: u8,
+    /// Whether what the device does not take is to be cut from then on.
+    is_probing: bool,
     control: Vec<u8>,
 }
 
@@ -127,6 +130,7 @@ impl Socket {
             local,
             is_gso,
             class: 0,
+            is_probing: false,
             control: cmsg_space!(i32, i32),
         })
     }
@@ -196,6 +200,23 @@ impl Socket {
         Ok(())
     }
 
+    /// Never has datagrams cut, whatever the kernel has heard of the path, as long as the device takes them.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub(super) fn ignore_kernels_path_mtu(&mut self) -> io::Result<()> {
+        sys::set_path_mtu(&self.socket, self.local.is_ipv4(), PathMtu::Probe)?;
+        self.is_probing = true;
+        Ok(())
+    }
+
+    /// The device's own MTU is less than a datagram: whoever configured that has them cut.
+    fn let_cut(&mut self) -> io::Result<()> {
+        self.is_probing = false;
+        tracing::info!(local = %self.local, "datagrams are longer than the device's MTU, and are cut");
+        sys::set_path_mtu(&self.socket, self.local.is_ipv4(), PathMtu::Cut)
+    }
+
     /// Sends `train`: datagrams of `segment_size` bytes, the last may be shorter.
     ///
     /// # Errors
@@ -240,14 +261,22 @@ impl Socket {
     }
 
     fn send_singly(
-        &self,
+        &mut self,
         to: &SockAddr,
         segment_size: usize,
         train: &[u8],
         done: Sent,
     ) -> io::Result<Sent> {
         for (index, datagram) in train.chunks(segment_size).enumerate() {
-            match self.socket.send_to(datagram, to) {
+            let mut sent = self.socket.send_to(datagram, to);
+            if self.is_probing
+                && let Err(error) = &sent
+                && error.raw_os_error() == Some(libc::EMSGSIZE)
+            {
+                self.let_cut()?;
+                sent = self.socket.send_to(datagram, to);
+            }
+            match sent {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Sent::Full {

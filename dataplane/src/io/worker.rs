@@ -20,6 +20,7 @@ use crate::packet::{Exit, Transmit};
 use crate::program::TunnelChange;
 use crate::tunnel::ipsec::Failed;
 
+use super::appetite::Appetite;
 use super::clock;
 use super::counters::{Counters, CountersSnapshot};
 use super::endpoints::Heard;
@@ -27,54 +28,14 @@ use super::exchange::Exchange;
 use super::links::{self, Device, Links};
 use super::overlay::Face;
 use super::port::{Port, as_count};
+use super::reports::{REPORT_BYTES, Reports};
 use super::tun::PACKET_BYTES_MAX;
 
-/// Reads from one source in one turn: a train for every packet finds room in the outbox, twice.
-const BATCH: usize = 64;
 /// Bytes read from one source in one turn: about half a millisecond of work, which is what the other
 /// sources wait.
 const BATCH_BYTES: usize = 1 << 20;
 /// Datagrams read from one socket in one turn: half of what the outbox can deliver singly.
 const BATCH_DATAGRAMS: usize = 1024;
-
-/// Turns in a row that a source used its whole batch before it gets a larger one: less often, and
-/// a source that gives one packet a turn pays a read in vain on every second.
-const FULL_TURNS: u8 = 3;
-
-/// How much one source may give in its next turn. A read in vain only to hear that there is no more
-/// costs as much as a small packet, so a source that gave little is asked for little, and epoll
-/// says whether there is more; one that always has more is soon asked for a whole batch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Appetite {
-    batch: usize,
-    full_turns: u8,
-}
-
-impl Appetite {
-    pub(super) const FIRST: Self = Self {
-        batch: 1,
-        full_turns: 0,
-    };
-
-    /// After a turn that found the source empty after this many reads, or used the whole batch.
-    fn adapt(&mut self, reads: usize) {
-        if reads < self.batch {
-            *self = Self {
-                batch: reads.max(1),
-                full_turns: 0,
-            };
-        } else {
-            self.full_turns += 1;
-            if self.full_turns == FULL_TURNS {
-                let batch = (self.batch * 2).min(BATCH);
-                *self = Self {
-                    batch,
-                    full_turns: 0,
-                };
-            }
-        }
-    }
-}
 
 /// Batches of other workers taken in one turn: 2 MiB at most.
 const HANDED: usize = 16;
@@ -89,6 +50,10 @@ const WAKE: u64 = 0;
 const TUN: u64 = 1;
 /// The token of the first port; the others follow.
 const PORTS: u64 = 2;
+/// The token of the first socket of reports, behind all ports and before all links.
+const REPORTS: u64 = (1 << 32) - 2;
+/// Reports read in one turn.
+const REPORTS_MAX: usize = 16;
 /// Wake, TUN, one port for each family, and some links; others are served in the next turn.
 const SOURCES: usize = 16;
 
@@ -130,6 +95,7 @@ pub(super) struct Worker {
     overlay: Face,
     links: Links,
     ports: Vec<Port>,
+    reports: Vec<Reports>,
     epoll: Epoll,
     wake: Arc<EventFd>,
     commands: Receiver<Command>,
@@ -176,6 +142,7 @@ impl Worker {
             overlay,
             links: Links::default(),
             ports,
+            reports: Vec::new(),
             epoll,
             wake,
             commands,
@@ -191,6 +158,7 @@ impl Worker {
         for (token, port) in (PORTS..).zip(&mut worker.ports) {
             worker.epoll.add(&*port, readable(token))?;
         }
+        worker.listen_to_reports()?;
         Ok(worker)
     }
 
@@ -213,6 +181,7 @@ impl Worker {
                     TUN => self.read_tun(event.events())?,
                     token => match links::tunnel_of(token) {
                         Some(tunnel) => self.read_link(tunnel, event.events())?,
+                        None if token >= REPORTS => self.read_reports(token)?,
                         None => self.serve_port(token, event.events())?,
                     },
                 };
@@ -228,6 +197,41 @@ impl Worker {
                 self.send_all()?;
             }
         }
+    }
+
+    /// Takes over from the kernel what routers say of the path, where that is allowed.
+    fn listen_to_reports(&mut self) -> io::Result<()> {
+        match Reports::open_all() {
+            Ok(reports) => self.reports = reports,
+            Err(error) => {
+                tracing::debug!(%error, "the kernel looks after the MTU of paths");
+                return Ok(());
+            }
+        }
+        for (token, reports) in (REPORTS..).zip(&self.reports) {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+            self.epoll.add(reports, event)?;
+        }
+        self.ports
+            .iter_mut()
+            .for_each(Port::ignore_kernels_path_mtu);
+        Ok(())
+    }
+
+    /// Path to tunnels: what routers of the underlay said of datagrams of ours.
+    fn read_reports(&mut self, token: u64) -> io::Result<bool> {
+        let index = usize::try_from(token - REPORTS).expect("tokens count the sockets");
+        let now = clock::now();
+        let mut buffer = [0; REPORT_BYTES];
+        for _ in 0..REPORTS_MAX {
+            match self.reports[index].recv(&mut buffer) {
+                Ok(Some(report)) => self.node.handle_too_big(&report, now),
+                Ok(None) => {}
+                Err(_nothing_waits) => break,
+            }
+        }
+        self.send_all()?;
+        Ok(false)
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -314,7 +318,7 @@ impl Worker {
         }
         let now = clock::now();
         let (mut reads, mut bytes, mut datagrams) = (0, 0, 0);
-        while reads < self.port_appetites[index].batch
+        while reads < self.port_appetites[index].batch()
             && bytes < BATCH_BYTES
             && datagrams < BATCH_DATAGRAMS
         {
@@ -348,7 +352,7 @@ impl Worker {
         };
         let now = clock::now();
         let (mut reads, mut bytes) = (0, 0);
-        while reads < self.tun_appetite.batch && bytes < BATCH_BYTES {
+        while reads < self.tun_appetite.batch() && bytes < BATCH_BYTES {
             match tun.recv(&mut self.buffer) {
                 Ok((len, offload)) => {
                     bytes += len;
@@ -381,7 +385,7 @@ impl Worker {
         let now = clock::now();
         let (mut reads, mut bytes) = (0, 0);
         while let Some(link) = self.links.get(tunnel)
-            && reads < link.appetite.batch
+            && reads < link.appetite.batch()
             && bytes < BATCH_BYTES
         {
             reads += 1;
@@ -400,7 +404,7 @@ impl Worker {
             bytes += len;
             self.counters.link_reads += 1;
             self.counters.link_read_bytes += as_count(len);
-            if reads == link.appetite.batch {
+            if reads == link.appetite.batch() {
                 link.appetite.adapt(reads);
             }
             let packet = (&mut self.buffer[..len], offload);
@@ -564,27 +568,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn a_source_that_always_has_more_gets_whole_batches_and_one_that_has_little_is_asked_for_little()
-     {
-        let mut appetite = Appetite::FIRST;
-        // One packet a turn: one read in four is in vain.
-        let mut in_vain = 0;
-        for _ in 0..40 {
-            in_vain += usize::from(appetite.batch > 1);
-            appetite.adapt(1);
-        }
-        assert_eq!(in_vain, 10);
-        for _ in 0..30 {
-            appetite.adapt(appetite.batch);
-        }
-        assert_eq!(appetite.batch, BATCH);
-        appetite.adapt(5);
-        assert_eq!(appetite.batch, 5);
-        appetite.adapt(0);
-        assert_eq!(appetite.batch, 1);
-    }
 
     #[test]
     fn a_wait_ends_no_earlier_than_the_timer_is_due() {

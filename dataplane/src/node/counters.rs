@@ -52,6 +52,10 @@ pub struct Counters {
     pub probes_reflected: u64,
     /// Echo requests to our interface addresses that were answered.
     pub echoes_answered: u64,
+    /// Reports of the underlay that a datagram of ours was too long, which lowered a tunnel's MTU.
+    pub path_reports: u64,
+    /// Such reports that were of no datagram that was sent lately, said nothing possible, or were too many.
+    pub path_reports_ignored: u64,
     drops: [u64; DropReason::ALL.len()],
 }
 
@@ -79,6 +83,8 @@ impl Default for Counters {
             probes_answered: 0,
             probes_reflected: 0,
             echoes_answered: 0,
+            path_reports: 0,
+            path_reports_ignored: 0,
             drops: [0; DropReason::ALL.len()],
         }
     }
@@ -126,6 +132,8 @@ impl Counters {
             ("probes_answered", self.probes_answered),
             ("probes_reflected", self.probes_reflected),
             ("echoes_answered", self.echoes_answered),
+            ("path_reports", self.path_reports),
+            ("path_reports_ignored", self.path_reports_ignored),
         ];
         CountersSnapshot {
             packets: named.map(|(name, value)| (name.to_owned(), value)).into(),

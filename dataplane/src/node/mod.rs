@@ -17,6 +17,7 @@ mod flows;
 mod health;
 mod icmp;
 mod ingress;
+mod path;
 mod router;
 mod status;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::wire::ip::{self, Inner};
 
 use super::ends::{End, ends_of, outer_of};
 use super::health::{HealthChange, ProbeKey, Prober};
+use super::path::PathMtu;
 use super::{Counters, DropReason, TunnelStatus, icmp};
 
 /// Inner packets a tunnel may be configured for: every IPv4 host takes 576 bytes (RFC 791), and
@@ -65,6 +66,9 @@ pub struct Node {
     pub(super) counters: Counters,
     pub(super) overlay_errors: Bucket,
     pub(super) prober: Prober,
+    pub(super) path_reports: Bucket,
+    /// When something that is known of a path is to be forgotten.
+    pub(super) path_due: Option<Instant>,
     /// Whether the overlay of each worker takes only packets for its own source addresses.
     pub(super) is_delivered_by_owner: bool,
     passage: Passage,
@@ -79,7 +83,10 @@ pub struct Node {
 pub(super) struct Link {
     pub(super) place: Place,
     pub(super) vnet: VnetId,
+    /// The largest packet: what is configured, or less where the path takes less.
     pub(super) mtu: u16,
+    pub(super) mtu_configured: u16,
+    pub(super) path: Option<PathMtu>,
     pub(super) errors: Bucket,
     pub(super) tx: Count,
     pub(super) rx: Count,
@@ -172,6 +179,8 @@ impl Node {
             counters: Counters::default(),
             overlay_errors: Bucket::default(),
             prober,
+            path_reports: Bucket::default(),
+            path_due: None,
             is_delivered_by_owner: false,
             passage: Passage::Closed,
             scratch: vec![0; DATAGRAM_LEN_MAX].into_boxed_slice(),
@@ -311,6 +320,10 @@ impl Node {
                     let is_taken = self.outbox.deliver(Exit::Overlay, packet);
                     is_taken.then_some(()).ok_or(DropReason::OutboxFull)
                 }
+                Parcel::PathMtu(tunnel, mtu) => {
+                    self.set_path(tunnel, mtu, now);
+                    Ok(())
+                }
             };
             self.count(done);
         }
@@ -335,12 +348,17 @@ impl Node {
         self.tunnels
             .handle_timeout(now, &mut self.outbox, &mut given_up);
         self.send_probes(now);
+        self.forget_paths(now);
     }
 
     /// When [`Node::handle_timeout`] wants to be called; `None` when nothing is ever due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let all = [self.tunnels.poll_timeout(), self.prober.poll_timeout()];
+        let all = [
+            self.tunnels.poll_timeout(),
+            self.prober.poll_timeout(),
+            self.path_due,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -469,6 +487,8 @@ impl Node {
             place,
             vnet: tunnel.vnet,
             mtu: tunnel.mtu,
+            mtu_configured: tunnel.mtu,
+            path: None,
             errors: Bucket::default(),
             tx: Count::default(),
             rx: Count::default(),
@@ -479,7 +499,8 @@ impl Node {
             name: String::new(),
             kind,
         });
-        (link.place, link.kind, link.mtu) = (place, kind, tunnel.mtu);
+        (link.place, link.kind, link.mtu_configured) = (place, kind, tunnel.mtu);
+        link.fit();
         (link.ends, link.outer) = (ends_of(&tunnel), outer_of(&tunnel));
         link.name.clone_from(&tunnel.name);
         if owner == self.config.worker {

@@ -27,6 +27,8 @@ pub enum Parcel {
     Deliver,
     /// A packet or super-packet of a vnet, routed and ready for a tunnel of the receiver.
     Encap(TunnelId, VnetId, Offload),
+    /// No packet: the path under a tunnel takes inner packets of this many bytes.
+    PathMtu(TunnelId, u16),
 }
 
 /// Packets on their way to another worker. It belongs to the worker that made it, and goes back.

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use crate::id::{TunnelId, VnetId, WorkerId};
 use crate::packet::{Carrier, Exit, Outbox, Way};
+use crate::wire::icmp::TooBig;
+use crate::wire::ip;
 
 use super::{Config, Decap, Event, Refusal, Status, gre, ipsec, wireguard};
 
@@ -209,6 +211,29 @@ impl Tunnels {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.initiation(slot, from, datagram, buffer, out),
             Handle::Direct(_) | Handle::IpSec(_) | Handle::Gre(_) => Err(Refusal::UnknownPeer),
+        }
+    }
+
+    /// The tunnel that sent the datagram that a router reports, if one of ours did lately, and the longest
+    /// inner packet that fits what the router says.
+    #[must_use]
+    pub fn fits(&self, report: &TooBig<'_>) -> Option<(TunnelId, u16)> {
+        let outer_len = if report.local.is_ipv4() { 20 } else { 40 };
+        let room = report.mtu.checked_sub(outer_len)?;
+        match report.protocol {
+            ip::GRE => self.gre.fits(report, room),
+            ip::ESP => self
+                .ipsec
+                .fits(SocketAddr::new(report.remote, 0), report.payload, room),
+            ip::UDP => {
+                let (ports, payload) = report.payload.split_at_checked(8)?;
+                let room = room.checked_sub(8)?;
+                let port = u16::from_be_bytes([ports[2], ports[3]]);
+                let to = SocketAddr::new(report.remote, port);
+                let found = self.wireguard.fits(to, payload, room);
+                found.or_else(|| self.ipsec.fits(to, payload, room))
+            }
+            _ => None,
         }
     }
 

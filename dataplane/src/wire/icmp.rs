@@ -332,6 +332,63 @@ mod tests {
     }
 
     #[test]
+    fn a_routers_report_says_whose_packet_was_too_big_and_how_it_begins() {
+        let kind = ErrorKind::PacketTooBig { mtu: 1380 };
+        let offending = udp_v4(CLIENT, [10, 9, 9, 9], 1400);
+        let mut packet = report(kind, &offending, ROUTER).unwrap();
+        let read = TooBig::parse_v4(&packet).unwrap();
+        let ends = (IpAddr::from(CLIENT), IpAddr::from([10, 9, 9, 9]));
+        assert_eq!((read.local, read.remote), ends);
+        assert_eq!((read.protocol, read.len, read.mtu), (ip::UDP, 1428, 1380));
+        assert_eq!(read.payload, &offending[20..ERROR_V4_LEN_MAX - 28]);
+        for at in 0..packet.len() {
+            packet[at] ^= 0x10;
+            assert_eq!(TooBig::parse_v4(&packet), None, "byte {at}");
+            packet[at] ^= 0x10;
+        }
+        // An old router does not say what fits (RFC 1191 section 5).
+        for (len, mtu) in [(1400, 1006), (1500, 1492), (9000, 8166)] {
+            let old = udp_v4(CLIENT, [10, 9, 9, 9], len);
+            let old = report(ErrorKind::PacketTooBig { mtu: 0 }, &old, ROUTER).unwrap();
+            assert_eq!(TooBig::parse_v4(&old).unwrap().mtu, mtu);
+        }
+        let offending = udp_v6(ROUTER_V6, 1400);
+        let packet = report(kind, &offending, ROUTER_V6).unwrap();
+        let read = TooBig::parse_v6(&packet[40..]).unwrap();
+        assert_eq!(read.local, IpAddr::from(CLIENT_V6));
+        assert_eq!((read.protocol, read.len, read.mtu), (ip::UDP, 1448, 1380));
+        assert_eq!(read.payload, &offending[40..ERROR_V6_LEN_MAX - 48]);
+        let other = report(ErrorKind::TimeExceeded, &offending, ROUTER_V6).unwrap();
+        assert_eq!(TooBig::parse_v6(&other[40..]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn random_reports_never_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..120),
+            len in 0..120_usize,
+        ) {
+            let _v6 = TooBig::parse_v6(&bytes);
+            if bytes.len() >= 28 {
+                bytes[..2].copy_from_slice(&[2, 0]);
+                let _v6 = TooBig::parse_v6(&bytes);
+                bytes[20..22].copy_from_slice(&[3, 4]);
+                bytes[22..24].fill(0);
+                let sum = Sum::new().bytes(&bytes[20..]).checksum();
+                put_word(&mut bytes, 22, sum);
+                let total = bytes.len();
+                bytes[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 9, ip::ICMP]);
+                put_word(&mut bytes, 2, u16::try_from(total).unwrap());
+                bytes[10..12].fill(0);
+                let sum = Sum::new().bytes(&bytes[..20]).checksum();
+                put_word(&mut bytes, 10, sum);
+                let _v4 = TooBig::parse_v4(&bytes);
+                let _cut = TooBig::parse_v4(&bytes[..len.min(total)]);
+            }
+        }
+    }
+
+    #[test]
     fn every_v4_error_is_read_back_by_etherparse() {
         use DestUnreachableHeader as Unreachable;
         let offending = udp_v4(CLIENT, [10, 9, 9, 9], 1400);

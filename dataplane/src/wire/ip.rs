@@ -12,6 +12,8 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// Generic Routing Encapsulation.
 pub const GRE: u8 = 47;
+/// Protocol number of ESP.
+pub const ESP: u8 = 50;
 /// ICMPv6.
 pub const ICMPV6: u8 = 58;
 

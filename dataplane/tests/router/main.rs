@@ -9,6 +9,7 @@
 
 mod allocations;
 mod namespaces;
+mod path;
 mod role;
 mod world;
 

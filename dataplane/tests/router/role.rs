@@ -1,7 +1,7 @@
 //! What this test program does when it is started inside a namespace: be a router, an origin, a client.
 
 use std::io::{BufRead, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use dataplane::fib::Nexthop;
 use dataplane::id::{NodeId, TunnelId, VnetId, Workers};
@@ -9,6 +9,7 @@ use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
 use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
 use dataplane::tunnel::{self, direct, gre, wireguard};
+use dataplane::wire::checksum::Sum;
 use ipnet::IpNet;
 
 const VNET: VnetId = VnetId(1);
@@ -24,6 +25,7 @@ pub(crate) fn play() {
         Some("origin") => origin(),
         Some("client") => client(),
         Some("flood") => flood(),
+        Some("forge") => forge(),
         other => panic!("no role {other:?}"),
     }
 }
@@ -222,6 +224,45 @@ fn put_port(spec: &mut Spec, device: String) {
 fn byte(at: usize) -> u8 {
     let mixed = at.wrapping_mul(0x9e37_79b9).rotate_left(7) ^ (at >> 11);
     mixed.to_le_bytes()[2]
+}
+
+/// Says of packets that were never sent that they were too big: with MTUs that cannot be, and that can.
+fn forge() {
+    let address = |name| setting(name).unwrap().parse::<Ipv4Addr>().unwrap();
+    let (to, about) = (address("PC_TO"), address("PC_ABOUT"));
+    let protocol: u8 = setting("PC_PROTOCOL").unwrap().parse().unwrap();
+    let socket = socket2::Socket::new(
+        socket2::Domain::IPV4,
+        socket2::Type::RAW,
+        Some(socket2::Protocol::ICMPV4),
+    )
+    .unwrap();
+    let mut quoted = vec![0x45, 0, 0x05, 0xc8, 0, 0, 0x40, 0, 60, protocol, 0, 0];
+    quoted.extend(to.octets().into_iter().chain(about.octets()));
+    if protocol == 17 {
+        let port = 51820_u16.to_be_bytes();
+        quoted.extend([port, port].concat());
+        // Length, checksum, a data message with an index that may be in use.
+        quoted.extend([
+            0x05, 0xb4, 0, 0, 4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ]);
+    } else {
+        // Key, checksum, sequence number; a packet as many are.
+        quoted.extend([0xb0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1]);
+        quoted.extend([0x45, 0, 0x05, 0x8c, 0, 0, 0x40, 0, 63, 1, 0, 0]);
+        quoted.extend([100, 64, 0, 2, 10, 0, 0, 50, 8, 0, 0, 0, 0, 1, 0, 1]);
+    }
+    for mtu in [68_u16, 600, 1000, 1300] {
+        let mut message = vec![3, 4, 0, 0, 0, 0];
+        message.extend(mtu.to_be_bytes());
+        message.extend(&quoted);
+        let sum = Sum::new().bytes(&message).checksum();
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        socket
+            .send_to(&message, &SocketAddr::from((to, 0)).into())
+            .unwrap();
+    }
+    say("done", "");
 }
 
 /// Takes one bulk in and gives one back.

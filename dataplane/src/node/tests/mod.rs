@@ -2,6 +2,7 @@
 
 mod health;
 mod ipsec;
+mod path;
 mod errors;
 mod hygiene;
 mod isolation;

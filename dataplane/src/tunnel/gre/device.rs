@@ -9,8 +9,10 @@ use crate::packet::{Carrier, Outbox, Way};
 use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Refusal, Status};
 use crate::wire::ecn;
 use crate::wire::gre::{self, Header};
+use crate::wire::icmp::TooBig;
 
 use super::keepalive::{self, INNER_LEN_MAX, Watch};
+use super::recent::Recent;
 use super::{Config, Keepalive};
 
 /// Tunnels of one worker: as many as it has WireGuard peers.
@@ -70,6 +72,7 @@ struct Tunnel {
     /// The number of the last packet taken, and when that was; `None` before the first.
     sequence_rx: Option<(u32, Instant)>,
     watch: Option<Watch>,
+    recent: Recent,
 }
 
 /// Owner of the GRE tunnels of one worker, with a directory of everybody's.
@@ -120,6 +123,7 @@ impl Device {
             sequence_tx,
             sequence_rx,
             watch,
+            recent: Recent::default(),
         });
         self.enter(name(config), Place::Here(slot));
         Ok(slot)
@@ -205,6 +209,22 @@ impl Device {
         Ok(Decap::Inner {
             tunnel: tunnel.id,
             len: payload.len(),
+        })
+    }
+
+    /// The tunnel that sent the packet that a router reports lately, and the longest inner packet of at
+    /// most `room` bytes of GRE.
+    #[must_use]
+    pub fn fits(&self, report: &TooBig<'_>, room: u16) -> Option<(TunnelId, u16)> {
+        let ends = (report.local, report.remote);
+        let tunnels = self.tunnels.iter().flatten();
+        let mut tunnels = tunnels.filter(|one| (one.config.local, one.config.remote) == ends);
+        tunnels.find_map(|tunnel| {
+            let header_len = tunnel.header(gre::IPV4).len();
+            let inner = report.payload.get(header_len..)?;
+            let len = u16::try_from(header_len).ok()?;
+            let fits = room.checked_sub(len)?;
+            tunnel.recent.has(inner).then_some((tunnel.id, fits))
         })
     }
 
@@ -317,19 +337,24 @@ impl Tunnel {
             Some(6) => gre::IPV6,
             Some(_) | None => return Err(Refusal::NotIp),
         };
-        let header = Header {
-            protocol,
-            is_checksummed: self.config.is_checksummed,
-            key: self.config.key_tx,
-            sequence: self.config.is_sequenced.then_some(self.sequence_tx),
-        };
+        let header = self.header(protocol);
         let at = header.len();
+        self.recent.note(packet);
         let room = self.reserve(ecn::class(packet), at + packet.len(), out)?;
         room[at..].copy_from_slice(packet);
         header.write(room);
         out.commit(at + packet.len());
         self.sequence_tx = self.sequence_tx.wrapping_add(1);
         Ok(())
+    }
+
+    fn header(&self, protocol: u16) -> Header {
+        Header {
+            protocol,
+            is_checksummed: self.config.is_checksummed,
+            key: self.config.key_tx,
+            sequence: self.config.is_sequenced.then_some(self.sequence_tx),
+        }
     }
 
     fn keep_alive(&mut self, out: &mut Outbox) -> Result<(), Refusal> {

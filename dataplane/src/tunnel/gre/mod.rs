@@ -13,6 +13,7 @@
 
 mod device;
 mod keepalive;
+mod recent;
 #[cfg(test)]
 mod tests;
 

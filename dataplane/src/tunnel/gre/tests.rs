@@ -9,6 +9,7 @@ use super::*;
 use crate::id::TunnelId;
 use crate::packet::{Outbox, Transmit};
 use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Refusal};
+use crate::wire::icmp::TooBig;
 
 const US: [u8; 4] = [198, 51, 100, 1];
 const THEM: [u8; 4] = [198, 51, 100, 11];
@@ -553,4 +554,34 @@ fn sixty_four_keepalives_go_out_at_once_and_the_others_next() {
     }
     let sent: Vec<usize> = (0..3).map(|_| us.wait(Duration::ZERO).len()).collect();
     assert_eq!(sent, [64, 36, 0]);
+}
+
+#[test]
+fn a_report_counts_that_quotes_what_was_sent_and_what_fits_is_less_the_header() {
+    let config = Config {
+        is_sequenced: true,
+        ..with_key(7)
+    };
+    let (mut us, slot) = End::of(&config, start());
+    let sent = us.encap(slot, &echo(1200));
+    let report = |payload| TooBig {
+        local: US.into(),
+        remote: THEM.into(),
+        protocol: 47,
+        len: 20 + sent.len(),
+        mtu: 1000,
+        payload,
+    };
+    // As little as a router has to quote of the inner packet.
+    let quoted = &sent[..12 + 28];
+    assert_eq!(us.device.fits(&report(quoted), 980), Some((ONE, 968)));
+    assert_eq!(us.device.fits(&report(&quoted[..39]), 980), None);
+    let elsewhere = TooBig {
+        remote: [198, 51, 100, 12].into(),
+        ..report(quoted)
+    };
+    assert_eq!(us.device.fits(&elsewhere, 980), None);
+    let mut other = quoted.to_vec();
+    other[12 + 4] ^= 1;
+    assert_eq!(us.device.fits(&report(&other), 980), None);
 }

@@ -283,6 +283,14 @@ impl Device {
         Ok(())
     }
 
+    /// The tunnel that sent the ESP packet that begins with `packet` to `to` lately, and the longest inner
+    /// packet of at most `room` bytes of ESP.
+    #[must_use]
+    pub fn fits(&self, to: SocketAddr, packet: &[u8], room: u16) -> Option<(TunnelId, u16)> {
+        let mut tunnels = self.tunnels.iter().flatten();
+        tunnels.find_map(|tunnel| Some((tunnel.id, tunnel.fits(to, packet, room)?)))
+    }
+
     /// Takes one datagram, which is overwritten; an inner packet goes to the beginning of `buffer`.
     ///
     /// # Errors

@@ -97,6 +97,32 @@ impl Outbound {
         self.meter.phase(now)
     }
 
+    /// Whether `packet` begins like one of the last that were sealed.
+    #[must_use]
+    pub fn has_sealed(&self, packet: &[u8]) -> bool {
+        /// A quarter of a second at a million packets a second.
+        const RECENT: u32 = 1 << 18;
+        let Some([a, b, c, d, e, f, g, h]) = packet.first_chunk() else {
+            return false;
+        };
+        let last = Sequence::of(self.spi, self.sequence);
+        let [.., i, j, k, l] = *last.header() else {
+            return false;
+        };
+        let [sequence, last_sequence] = [[*e, *f, *g, *h], [i, j, k, l]].map(u32::from_be_bytes);
+        let age = last_sequence.wrapping_sub(sequence);
+        let is_recent = age < RECENT && u64::from(age) < self.sequence;
+        last.header().starts_with(&[*a, *b, *c, *d]) && is_recent
+    }
+
+    /// The longest inner packet whose ESP packet has at most `room` bytes.
+    #[must_use]
+    pub fn fits(&self, room: u16) -> Option<u16> {
+        let lens = (1..=room).rev();
+        lens.into_iter()
+            .find(|len| self.sealed_len(usize::from(*len)) <= usize::from(room))
+    }
+
     /// Bytes of the ESP packet that an inner packet becomes.
     #[must_use]
     pub fn sealed_len(&self, inner_len: usize) -> usize {

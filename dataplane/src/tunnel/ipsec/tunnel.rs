@@ -75,6 +75,15 @@ impl Tunnel {
         self.children.insert(0, child);
     }
 
+    /// What fits into `room` bytes of ESP, if a child sent what begins with `packet` to `to` lately.
+    pub(super) fn fits(&self, to: SocketAddr, packet: &[u8], room: u16) -> Option<u16> {
+        let senders = self.children.iter().filter(|child| child.way.remote == to);
+        let mut senders = senders.filter_map(|child| child.outbound.as_ref());
+        senders
+            .find(|outbound| outbound.has_sealed(packet))?
+            .fits(room)
+    }
+
     /// A child is gone.
     pub(super) fn child_down(&mut self, spi_in: Spi) {
         let mut children = self.children.iter_mut();

@@ -26,6 +26,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// Peers that are looked at in one go: 0.1 ms at 100 ns each, which is what packets wait.
 const TICK_PEERS: usize = 1024;
 
+/// Bytes of a data message besides the packet.
+const DATA_OVERHEAD: u16 = 32;
+
 /// Handshake messages from one source: as many as a site with 64 tunnels sends at once, then 20 a second
 /// (the kernel's own limit, drivers/net/wireguard/ratelimiter.c).
 const HANDSHAKES: Rate = Rate {
@@ -297,6 +300,16 @@ impl Device {
             self.report(slot);
         }
         Ok(decap)
+    }
+
+    /// The tunnel that sent the data message that begins with `message` to `to` lately, and the longest
+    /// packet whose message has at most `room` bytes.
+    #[must_use]
+    pub fn fits(&self, to: SocketAddr, message: &[u8], room: u16) -> Option<(TunnelId, u16)> {
+        let mut peers = self.peers.iter().flatten();
+        let peer = peers.find(|peer| peer.endpoint == Some(to) && peer.has_sent(message))?;
+        // Padding goes up to a multiple of 16.
+        Some((peer.tunnel, room.checked_sub(DATA_OVERHEAD)? & !15))
     }
 
     /// When the timers are to be looked at; `None` without peers.

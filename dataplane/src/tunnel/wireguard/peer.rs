@@ -23,6 +23,8 @@ pub const QUEUE_LEN_MAX: usize = 64;
 const INITIATION_LEN: usize = 148;
 /// Bytes of a data message besides the packet.
 const DATA_OVERHEAD: usize = 32;
+/// Messages back to which a router may report one: a quarter of a second at a million packets a second.
+const RECENT: u64 = 1 << 18;
 /// First byte of a data message.
 const DATA: u8 = 4;
 
@@ -50,6 +52,8 @@ pub(super) struct Peer {
     is_confirming: bool,
     retry_at: Option<Instant>,
     jitter: u64,
+    /// Receiver index and counter of the last data message.
+    last_data: Option<(u32, u64)>,
 }
 
 impl Peer {
@@ -83,6 +87,7 @@ impl Peer {
             is_confirming: false,
             retry_at: None,
             jitter: u64::from_le_bytes(*seed) | 1,
+            last_data: None,
         }
     }
 
@@ -139,6 +144,9 @@ impl Peer {
         match self.tunn.encapsulate(&buffer[..padded_len], room) {
             TunnResult::WriteToNetwork(message) => {
                 let (is_data, len) = (message[0] == DATA, message.len());
+                if is_data {
+                    self.last_data = numbers(message);
+                }
                 out.commit(len);
                 if !is_data {
                     self.queued += 1;
@@ -154,6 +162,16 @@ impl Peer {
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => Err(Refusal::Invalid),
         }
+    }
+
+    /// Whether `message` begins like a data message of the last ones that were sent.
+    pub(super) fn has_sent(&self, message: &[u8]) -> bool {
+        let (Some((index, counter)), Some((last_index, last))) = (numbers(message), self.last_data)
+        else {
+            return false;
+        };
+        let is_recent = counter <= last && last - counter < RECENT;
+        message.first() == Some(&DATA) && index == last_index && is_recent
     }
 
     /// A data message for this peer's index. `Ok` means that it authenticated.
@@ -320,6 +338,13 @@ fn send(to: Option<SocketAddr>, message: &[u8], out: &mut Outbox) -> bool {
     room[..message.len()].copy_from_slice(message);
     out.commit(message.len());
     true
+}
+
+/// Receiver index and counter of a data message (WireGuard protocol, "Subsequent Messages").
+fn numbers(message: &[u8]) -> Option<(u32, u64)> {
+    let index = message.get(4..)?.first_chunk()?;
+    let counter = message.get(8..)?.first_chunk()?;
+    Some((u32::from_le_bytes(*index), u64::from_le_bytes(*counter)))
 }
 
 /// Packets are padded to a multiple of 16 bytes, but not beyond the tunnel's MTU (WireGuard paper,

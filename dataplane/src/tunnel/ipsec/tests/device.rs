@@ -493,3 +493,27 @@ fn a_deleted_tunnel_tells_its_peer_and_takes_nothing_more() {
     assert_eq!(world.send(1, &ipv4(9)), Err(Refusal::NoSa));
     assert_eq!(world.send(0, &ipv4(9)), Err(Refusal::UnknownPeer));
 }
+
+#[test]
+fn a_report_counts_that_quotes_an_esp_packet_of_lately() {
+    let mut world = World::new([config(0, false, ike(0)), config(1, false, ike(1))]);
+    assert!(world.is_carrying());
+    world.send(0, &ipv4(1300)).unwrap();
+    let (way, packet) = sent(&mut world.sides[0]).remove(0);
+    let device = &world.sides[0].device;
+    let fits = |packet: &[u8]| device.fits(way.remote, packet, 1000);
+    let (tunnel, len) = fits(&packet[..8]).unwrap();
+    assert_eq!(tunnel, TUNNEL);
+    // 8 of header, 8 of IV, 16 of ICV, 2 of trailer at least: RFC 4303, RFC 4106.
+    assert!((960..=966).contains(&len), "{len}");
+    assert_eq!(fits(&packet[..7]), None);
+    for (at, value) in [(0, 0x40), (4, 0x40), (7, 0x40)] {
+        let mut other = packet[..8].to_vec();
+        other[at] ^= value;
+        assert_eq!(fits(&other), None, "byte {at}");
+    }
+    assert_eq!(
+        device.fits(SocketAddr::new(address(0, false), 0), &packet, 1000),
+        None
+    );
+}
