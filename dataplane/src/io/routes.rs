@@ -186,12 +186,27 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 
-/// Runs one conversation with the kernel to its end, on a runtime of its own.
-fn run<T>(work: impl AsyncFnOnce(Handle) -> Result<T, RouteError>) -> Result<T, RouteError> {
-    let failed = |source| RouteError {
+/// Runs one conversation with the kernel to its end, on a thread of its own: callers may be on one that
+/// drives a runtime, where none else can be waited for.
+fn run<T: Send>(
+    work: impl AsyncFnOnce(Handle) -> Result<T, RouteError> + Send,
+) -> Result<T, RouteError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netlink".into());
+        let talk = thread.spawn_scoped(scope, || talk(work)).map_err(failed)?;
+        talk.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn failed(source: io::Error) -> RouteError {
+    RouteError {
         step: "netlink socket".into(),
         source,
-    };
+    }
+}
+
+fn talk<T>(work: impl AsyncFnOnce(Handle) -> Result<T, RouteError>) -> Result<T, RouteError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
