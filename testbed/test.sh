@@ -53,7 +53,7 @@ take_lock
 export PORTCULLIS_BIN=$BIN
 trap '"$TESTBED/down.sh" --keep-logs' EXIT
 if has_cargo nextest; then
-  cargo nextest run --locked -p portcullis-testbed --test world --run-ignored all --no-fail-fast
+  cargo nextest run --locked --workspace --test world --run-ignored all --no-fail-fast
 else
   cargo test --locked -p portcullis-testbed --test world --quiet -- --include-ignored --test-threads 1
 fi
