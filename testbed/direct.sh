@@ -91,7 +91,7 @@ direct_nginx() {
 user root;
 daemon off;
 master_process off;
-pid /tmp/pc-direct-$1.pid;
+pid /run/pc-direct-$1.pid;
 events { worker_connections 64; }
 http {
   access_log off;
@@ -105,7 +105,6 @@ CONF
 
 direct_trunk_init() {
   cat <<'INIT'
-mount -t tmpfs tmp /tmp
 mount -t tmpfs tmp /var/lib/nginx 2>/dev/null
 mkdir -p /run/netns
 # A kernel tries for ever to send the first packet that a TAP did not take: there is none before that is up.
@@ -129,7 +128,7 @@ direct_trunk_links() {
   direct_member b vec0 'vlan id 7'
   direct_member c vec0 'vlan id 8'
   for name in b c; do
-    direct_trunk "ip netns exec $name nginx -e /tmp/nginx.log -c $RUN/direct/nginx-$name.conf >/dev/null 2>&1 </dev/null &"
+    direct_trunk "ip netns exec $name nginx -e /run/nginx.log -c $RUN/direct/nginx-$name.conf >/dev/null 2>&1 </dev/null &"
   done
 }
 

@@ -59,7 +59,6 @@ gre_linux_init() {
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
 # A keepalive is from us and for the peer, and comes in by the tunnel.
 sysctl -qw net.ipv4.conf.all.accept_local=1
-mount -t tmpfs tmp /tmp
 ethtool -K vec0 gro off gso off tso off
 ip link set lo up
 # Only then there is a TAP.

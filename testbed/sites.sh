@@ -66,8 +66,8 @@ sites_linux_site() {
     ip addr add fd00:3::50/128 dev lo
     ip route add default dev gre-$name src 10.3.0.50
     ip -6 route add default dev gre-$name src fd00:3::50"
-  sites_nginx "$name" 10.3.0.50 fd00:3::50 /tmp >"$RUN/sites-linux/$name.conf"
-  at "$name" nginx -e "/tmp/$name.log" -c "$RUN/sites-linux/$name.conf"
+  sites_nginx "$name" 10.3.0.50 fd00:3::50 /run >"$RUN/sites-linux/$name.conf"
+  at "$name" nginx -e "/run/$name.log" -c "$RUN/sites-linux/$name.conf"
 }
 
 # sites_nginx NAME ADDRESS ADDRESS6 DIR: a server that says its name and who asks, and takes uploads.

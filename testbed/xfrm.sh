@@ -35,7 +35,6 @@ linux() { uml_ask xfrm-linux "$1"; }
 boot() {
   uml_boot xfrm-linux "$BOX" vec0:transport=tap,ifname=linux,depth=128 <<'INIT' || die "the kernel of the peer did not come up"
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
-mount -t tmpfs tmp /tmp
 ethtool -K vec0 gro off gso off tso off
 ip link set lo up
 # Only then there is a TAP.
