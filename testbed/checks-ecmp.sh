@@ -216,7 +216,8 @@ check_ecmp_priority() {
   wait_for 10 "three tunnels to be down" ecmp_states down down healthy down
   ecmp_send 200
   expect "$(ecmp_seen udp_flows | awk '{ print $2 }' | sort | uniq -c | awk '{ print $1, $2 }')" '200 lan-gre' "flows by the Linux router"
-  between "$(ecmp_packets spare)" 600 700 "packets on the tunnel of lower priority"
+  # Where every flow went is above; the queue of the other kernel may lose some of a burst.
+  between "$(ecmp_packets spare)" 540 700 "packets on the tunnel of lower priority"
   ecmp_mend
   ecmp_send 200
   expect "$(ecmp_seen udp_flows | sha256sum)" "$(sha256sum <<<"$before")" "who is where after recovery"
