@@ -70,7 +70,7 @@ uml_boot() {
   {
     cat <<'INIT'
 #!/bin/bash
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR=/run
 mount -t proc proc /proc
 mount -t tmpfs tmp /run
 INIT
