@@ -62,7 +62,7 @@ pub struct HealthStatus {
     pub state: State,
     /// Seconds since it began.
     pub since_secs: u64,
-    /// Probes that were sent.
+    /// Probes that were due: into a tunnel without a session, or out of reach, few of them leave.
     pub probes_sent: u64,
     /// Probes that failed: not answered within a second.
     pub probes_lost: u64,
