@@ -14,7 +14,7 @@ use crate::tunnel::bucket::{Rate, SourceTable};
 use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Event, Refusal, Status};
 
 use super::directory::{Directory, Place};
-use super::peer::Peer;
+use super::peer::{DATA_OVERHEAD, Peer};
 use super::strangers::Strangers;
 use super::{Config, PublicKey};
 
@@ -25,9 +25,6 @@ pub const PEERS_MAX: usize = 1 << 16;
 const TICK: Duration = Duration::from_millis(250);
 /// Peers that are looked at in one go: 0.1 ms at 100 ns each, which is what packets wait.
 const TICK_PEERS: usize = 1024;
-
-/// Bytes of a data message besides the packet.
-const DATA_OVERHEAD: u16 = 32;
 
 /// Handshake messages from one source: as many as a site with 64 tunnels sends at once, then 20 a second
 /// (the kernel's own limit, drivers/net/wireguard/ratelimiter.c).

@@ -22,7 +22,7 @@ pub const QUEUE_LEN_MAX: usize = 64;
 /// Bytes that a handshake initiation needs (WireGuard protocol, "First Message").
 const INITIATION_LEN: usize = 148;
 /// Bytes of a data message besides the packet.
-const DATA_OVERHEAD: usize = 32;
+pub(super) const DATA_OVERHEAD: u16 = 32;
 /// Messages back to which a router may report one: a quarter of a second at a million packets a second.
 const RECENT: u64 = 1 << 18;
 /// First byte of a data message.
@@ -133,7 +133,7 @@ impl Peer {
         }
         let padded_len = padded_len(len, self.mtu).clamp(len, buffer.len());
         buffer[len..padded_len].fill(0);
-        let room = (padded_len + DATA_OVERHEAD).max(INITIATION_LEN);
+        let room = (padded_len + usize::from(DATA_OVERHEAD)).max(INITIATION_LEN);
         // Congestion shows outside (RFC 6040 section 4.1); the DSCP of what is inside is nobody's
         // business there, as the kernel's WireGuard has it.
         let way = Way {
