@@ -19,14 +19,14 @@ bench_load() {
   for ((round = 1; round <= ROUNDS; round++)); do
     step "load: as fast as comes through, round $round of $ROUNDS"
     loading 300 bulk --peers "$peers" --sizes 64,1420 --bursts 1,32 --millis "$millis"
-    load_samples bulk '"\(.size) bytes, \(.peers) peers, \(if .burst == 1 then "single packets" else "trains" end), \(.direction)" as $c |
+    load_samples bulk '"\(.size) bytes, \(.peers) peer\(if .peers == 1 then "" else "s" end), \(if .burst == 1 then "single packets" else "trains" end), \(.direction)" as $c |
       [$c, "packets/s", ."packets/s"], [$c, "ns CPU/packet", ."edge_ns/packet"], [$c, "µs, p99", .p99_us],
       (select(.direction == "to peers") | [$c, "packets/call", ."packets/send"])'
   done
   for ((round = 1; round <= ROUNDS && round <= searches; round++)); do
     step "load: the most without a loss, round $round"
     loading 900 search --peers "$peers" --sizes "$sizes" --millis "$millis"
-    load_samples search '"without loss, \(.size) bytes, \(.peers) peers, \(.direction)" as $c |
+    load_samples search '"without loss, \(.size) bytes, \(.peers) peer\(if .peers == 1 then "" else "s" end), \(.direction)" as $c |
       [$c, "packets/s", ."packets/s_without_loss"], [$c, "µs, p99", .p99_us]'
   done
   step "load: attacks, $ROUNDS rounds"

@@ -3,11 +3,11 @@
 
 STORE_API=127.0.0.1:18787
 
-# The API is served by one core and asked from another, where there are two.
+# The API is served by one core and asked from another, where there are two. Takes the place of the shell that calls it: its pid is the program's.
 on_core() {
   local core=$1
   shift
-  if [ "$(nproc)" -gt 1 ]; then taskset -c "$core" "$@"; else "$@"; fi
+  if [ "$(nproc)" -gt 1 ]; then exec taskset -c "$core" "$@"; else exec "$@"; fi
 }
 
 store_answers() { curl -sf -m 2 -o /dev/null -H "authorization: Bearer $(cat "$RUN/store/token")" "http://$STORE_API/client/v4/accounts"; }
@@ -36,8 +36,8 @@ bench_store() {
   routes=$("$store" open "$RUN/store" | sed -n 's/^#routes\t//p')
   for ((round = 1; round <= ROUNDS; round++)); do
     step "round $round of $ROUNDS"
-    "$store" open "$RUN/store" >"$RUN/large"
-    "$store" open "$RUN/store-small" >"$RUN/small"
+    "$store" open "$RUN/store" >"$RUN/large" || die "the large store did not open"
+    "$store" open "$RUN/store-small" >"$RUN/small" || die "the small store did not open"
     grep -v '^#' "$RUN/large" >>"$SAMPLES"
     sample "memory, objects" portcullis "MiB/100k routes" \
       "$(divide "$(store_memory "$RUN/large" "$RUN/small" objects_kib)" "$((routes * 1024 / 100000))" 1)"
@@ -46,7 +46,7 @@ bench_store() {
     on_core 0 "$store" serve "$RUN/store" "$STORE_API" >"$LOGS/store.log" 2>&1 &
     record_pid store $!
     wait_for 60 "the API" store_answers || die "see $LOGS/store.log"
-    on_core 1 "$store" ask "$STORE_API" --secs "$secs" --token "$(cat "$RUN/store/token")" >>"$SAMPLES" ||
+    (on_core 1 "$store" ask "$STORE_API" --secs "$secs" --token "$(cat "$RUN/store/token")") >>"$SAMPLES" ||
       die "the API did not answer"
     stop store
     # A store's nodes keep their copies, and begin with them the next time.

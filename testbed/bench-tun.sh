@@ -1,17 +1,27 @@
 # shellcheck shell=bash
 # TUN to TUN without encryption: two direct links of one site, the two back ends of a TUN port. Sourced by bench.sh.
 
-# Name | back end | as it is called in tables
+# Name | back end | as it is called in tables | what the router is started by
 TUN_TABLE='
-vnethdr | offload | portcullis
-plain   | plain   | plain TUN (tun-tap), same router
+vnethdr | offload | portcullis                          |
+plain   | plain   | plain TUN (tun-tap), same router     |
+batch   | offload | portcullis under SCHED_BATCH         | chrt -b 0
+pinned  | offload | portcullis, all threads on one core  | taskset -c 0
 '
+# What is measured unless --only says otherwise: the others are what was tried to be faster.
+TUN_SUBJECTS='vnethdr plain'
+
+tun_subjects() { awk -F '|' 'NF > 1 { print $1 }' <<<"$TUN_TABLE" | tr -d ' '; }
 
 tun_field() { trim "$(grep "^$1 " <<<"$TUN_TABLE" | cut -d '|' -f "$2")"; }
 
 bench_tun() {
-  local name round seconds=4 subjects=(vnethdr plain)
+  local name round seconds=4 subjects=()
   [ "$QUICK" = no ] || seconds=1
+  for name in $(tun_subjects); do
+    if [ -n "$ONLY" ]; then chosen "$name"; else [[ " $TUN_SUBJECTS " = *" $name "* ]]; fi && subjects+=("$name")
+  done
+  [ "${#subjects[@]}" -gt 0 ] || die "none of these: $ONLY; there are $(tun_subjects | tr '\n' ' ')"
   need iperf3 iperf3
   need wg wireguard-tools
   need jq jq
@@ -29,7 +39,7 @@ bench_tun() {
 
 # A router in the middle, a device of it in each of two namespaces. Its own tunnel leads nowhere: no packet goes there.
 tun_up() {
-  local name=$1 middle=pc-bench-$1-m a=pc-bench-$1-a b=pc-bench-$1-b site=pcb-$1-m
+  local name=$1 middle=pc-bench-$1-m a=pc-bench-$1-a b=pc-bench-$1-b site=pcb-$1-m by
   for ns in "$middle" "$a" "$b"; do bench_ns "$ns"; done
   cat >"$RUN/$site.toml" <<TOML
 admin_socket = "$STATE-bench/$site.sock"
@@ -50,7 +60,8 @@ prefixes = ["10.1.0.1/32"]
 device = "pcl-b"
 prefixes = ["10.1.0.2/32"]
 TOML
-  start "$site" "$middle" "$BIN" site --config "$RUN/$site.toml"
+  read -ra by <<<"$(tun_field "$name" 4)"
+  start "$site" "$middle" "${by[@]}" "$BIN" site --config "$RUN/$site.toml"
   ready "$site" "$BIN" show tunnels --socket "$STATE-bench/$site.sock"
   tun_move "$middle" pcl-a "$a" 10.1.0.1
   tun_move "$middle" pcl-b "$b" 10.1.0.2

@@ -4,7 +4,7 @@
 #   BENCH     routing, lpm, flows, crypto, http, load, wan, tun or store; all of them without any
 #   --rounds  rounds of each measurement, interleaved among subjects (5)
 #   --quick   one short round, results in testbed/run/bench-quick: to see that it works, not to quote
-#   --only    of routing and http: these subjects (--list names them)
+#   --only    of routing, http and tun: these subjects (--list names them)
 #   --refresh puts the tables into README.md and docs/performance.md as well
 #   --soak    of load: 10^8 packets, counting those out of order, in place of the rest (minutes)
 #   --list    what can be measured here, and which peers are there
@@ -45,6 +45,7 @@ list() {
   say "benchmarks: ${BENCHES[*]}"
   say "subjects of routing: $(routing_subjects | tr '\n' ' ')"
   say "subjects of http: $(http_subjects | tr '\n' ' ')"
+  say "subjects of tun: $(tun_subjects | tr '\n' ' ')"
   say peers:
   bash "$TESTBED/peers.sh" --list | sed 's/^/  /'
 }
