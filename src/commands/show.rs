@@ -51,7 +51,7 @@ impl What {
     fn columns(self) -> &'static [&'static str] {
         match self {
             What::Fib => &["vnet", "vnet_name", "prefix", "nexthop", "chosen"],
-            What::Return => &["prefix", "vnet", "node", "worker"],
+            What::Return => &["prefix", "vnet", "node", "worker", "relay"],
             What::Tunnels => &[
                 "id",
                 "name",

@@ -30,6 +30,8 @@ pub fn delta(old: &Snapshot, new: &Snapshot, again: impl IntoIterator<Item = Key
             Key::Vnet(id) => _ = all.vnets.insert(*id),
             Key::Tunnel(id) => _ = all.tunnels.insert(*id),
             Key::Route(key) => _ = all.routes.insert(*key),
+            // No object: a node is told of no relays yet.
+            Key::Relay(_) => {}
         }
     }
     let mut gone = Vec::new();
@@ -70,6 +72,7 @@ pub fn delta(old: &Snapshot, new: &Snapshot, again: impl IntoIterator<Item = Key
     Delta {
         revision: new.revision,
         changes: gone,
+        relays: None,
     }
 }
 

@@ -208,6 +208,7 @@ fn name_of(snapshot: &Snapshot, key: &Key) -> String {
             let route = vnet.and_then(|vnet| indexes.rib.exact(*vnet, prefix));
             route.map(|id| (Route::KIND, id))
         }
+        Key::Relay(_) => None,
     };
     match found {
         Some((kind, id)) => format!("{kind}/{id}"),

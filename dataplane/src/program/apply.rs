@@ -13,10 +13,12 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::health::Direction;
+use super::relay::{self, RelayError};
 use super::tables::Tables;
 use super::vnet::VnetWriter;
 use super::{
-    Change, Delta, INTERFACES_MAX, Key, Route, RouteKey, Spec, Tunnel, Vnet, far_side, health,
+    Change, Delta, INTERFACES_MAX, Key, Relay, Relays, Route, RouteKey, Spec, Tunnel, Vnet,
+    far_side, health,
 };
 use crate::fib::return_table::{self, Owner};
 use crate::fib::{Candidates, Nexthop, lpm, routes};
@@ -115,6 +117,8 @@ enum Refusal {
     Address(#[from] NoAddressLeft),
     #[error(transparent)]
     Full(#[from] routes::Full),
+    #[error(transparent)]
+    Relay(#[from] RelayError),
 }
 
 /// One run of [`Programmer::apply`].
@@ -183,6 +187,9 @@ impl Programmer {
         }
         for key in std::mem::take(&mut run.kept) {
             self.delete_dangling(&key);
+        }
+        if let Some(relays) = &delta.relays {
+            self.put_relays(relays, &mut run);
         }
         self.spec.revision = delta.revision;
         Applied {
@@ -405,6 +412,17 @@ impl Programmer {
             vnet.allow(id, &[]).expect("allowing nothing takes no room");
         }
         (run.tell)(TunnelChange::Delete(id)).map_err(Refusal::Worker)
+    }
+
+    /// All the other nodes, in place of those before.
+    fn put_relays(&mut self, wanted: &[Relay], run: &mut Run<'_>) {
+        let own = self.leases.as_ref().map(Leases::slice);
+        let (relays, refused) = relay::sorted(wanted, own);
+        for (net, error) in refused {
+            run.rejected.insert(Key::Relay(net), error.into());
+        }
+        self.tables.publish_relays(Relays::new(&relays));
+        self.spec.relays = relays;
     }
 
     fn check_health(&self, tunnel: &Tunnel) -> Result<(), Refusal> {

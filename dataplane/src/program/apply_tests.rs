@@ -104,6 +104,7 @@ fn spec(vnets: &[u16], tunnels: &[(u32, Tunnel)], routes: &[(RouteKey, Route)]) 
             .map(|(id, t)| (TunnelId(*id), t.clone()))
             .collect(),
         routes: routes.iter().cloned().collect(),
+        relays: Vec::new(),
     }
 }
 
@@ -149,6 +150,7 @@ fn specs() -> impl Strategy<Value = Spec> {
             vnets,
             tunnels,
             routes,
+            relays: Vec::new(),
         })
 }
 
@@ -524,6 +526,7 @@ fn changes_in_a_senseless_order_leave_no_route_to_a_tunnel_that_is_gone() {
             Change::PutRoute(route, to(1)),
             Change::DeleteTunnel(TunnelId(1)),
         ],
+        relays: None,
     };
     let applied = programmer.apply(&delta, &mut |_| Ok(()));
     assert_eq!(applied.rejected.len(), 1);

@@ -10,6 +10,7 @@ mod apply_tests;
 pub mod health;
 mod interface;
 mod penalties;
+mod relay;
 mod show;
 mod spec;
 mod tables;
@@ -17,6 +18,7 @@ mod vnet;
 
 pub use apply::{Applied, Programmer, TunnelChange};
 pub use interface::{INTERFACES_MAX, far_side};
-pub use show::{FibRow, ReturnRow, SourceRow};
+pub use relay::{Relay, Relays};
+pub use show::{FibRow, ReturnOwner, ReturnRow, SourceRow};
 pub use spec::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};
 pub use tables::{Tables, VnetTables};

@@ -1,14 +1,15 @@
 //! The tables as rows for people, read from the write side of what packets see.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::Serialize;
 
+use super::Relay;
 use super::apply::Programmer;
 use crate::fib::return_table::Owner;
 use crate::fib::{Candidates, Nexthop};
-use crate::id::{VnetId, WorkerId};
+use crate::id::{NodeId, VnetId, WorkerId};
 use crate::source::to_v6;
 
 /// One prefix of a vnet's FIB.
@@ -35,7 +36,31 @@ pub struct ReturnRow {
     pub prefix: Ipv4Net,
     /// Who owns its addresses.
     #[serde(flatten)]
-    pub owner: Owner,
+    pub owner: ReturnOwner,
+}
+
+/// Who owns a prefix of the source range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ReturnOwner {
+    /// A vnet, on a worker of this node.
+    Here(Owner),
+    /// Another node, which alone knows the vnets.
+    Elsewhere {
+        /// The node.
+        node: NodeId,
+        /// Where packets for it are handed over.
+        relay: SocketAddr,
+    },
+}
+
+impl From<Relay> for ReturnOwner {
+    fn from(relay: Relay) -> Self {
+        Self::Elsewhere {
+            node: relay.node,
+            relay: relay.address,
+        }
+    }
 }
 
 /// The source addresses of one vnet on one worker.
@@ -78,10 +103,17 @@ impl Programmer {
 
     /// The return table, by prefix.
     pub fn return_rows(&self) -> Vec<ReturnRow> {
-        self.returns
-            .iter()
-            .map(|(prefix, owner)| ReturnRow { prefix, owner })
-            .collect()
+        let here = self.returns.iter().map(|(prefix, owner)| ReturnRow {
+            prefix,
+            owner: ReturnOwner::Here(owner),
+        });
+        let elsewhere = self.spec().relays.iter().map(|relay| ReturnRow {
+            prefix: relay.net,
+            owner: ReturnOwner::from(*relay),
+        });
+        let mut rows: Vec<_> = here.chain(elsewhere).collect();
+        rows.sort_by_key(|row| row.prefix);
+        rows
     }
 
     /// The source addresses of this node, by vnet and worker. Empty on a site.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::fib::{Candidates, Nexthop};
 use crate::id::{TunnelId, VnetId};
 use crate::tunnel;
 
-use super::health;
+use super::{Relay, health};
 
 /// Everything a node is told. Two nodes with the same `Spec` forward alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Spec {
     pub tunnels: BTreeMap<TunnelId, Tunnel>,
     /// Routes, one per prefix and vnet, with all their candidates.
     pub routes: BTreeMap<RouteKey, Route>,
+    /// The other nodes with their slices, by net.
+    #[serde(default)]
+    pub relays: Vec<Relay>,
 }
 
 /// A virtual network: one overlay address space.
@@ -100,7 +103,7 @@ pub enum Change {
     DeleteRoute(RouteKey),
 }
 
-/// What a [`Change`] is about; names the object when a node refuses it.
+/// What a [`Change`] or a [`Relay`] is about; names the object when a node refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
@@ -110,6 +113,8 @@ pub enum Key {
     Tunnel(TunnelId),
     /// A route.
     Route(RouteKey),
+    /// The relay of another node's slice.
+    Relay(Ipv4Net),
 }
 
 /// Ordered changes that lead to `revision`.
@@ -119,6 +124,9 @@ pub struct Delta {
     pub revision: u64,
     /// In an order in which each change finds what it depends on.
     pub changes: Vec<Change>,
+    /// All other nodes with their slices, in place of those before; `None` where they stay as they are.
+    #[serde(default)]
+    pub relays: Option<Vec<Relay>>,
 }
 
 impl Change {
@@ -148,6 +156,7 @@ impl Spec {
         Delta {
             revision: to.revision,
             changes,
+            relays: (self.relays != to.relays).then(|| to.relays.clone()),
         }
     }
 }

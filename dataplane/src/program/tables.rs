@@ -12,6 +12,8 @@ use crate::fib::{Guard, Nexthop, pin};
 use crate::id::{TunnelId, VnetId, WorkerId, Workers};
 use crate::source::{Sources, is_source, to_v6};
 
+use super::Relays;
+
 /// Vnets are found in two loads: 256 pages of 256, each page made when its first vnet comes.
 const PAGE: usize = 256;
 
@@ -25,6 +27,7 @@ pub struct Tables {
     pub sources: Sources,
     /// How many workers the node has, which says who owns a tunnel.
     pub workers: Workers,
+    relays: Published<Relays>,
     pages: Box<[OnceLock<Page>]>,
 }
 
@@ -34,6 +37,7 @@ impl Tables {
             returns,
             workers,
             sources: Sources::default(),
+            relays: Published::empty(),
             pages: (0..PAGE).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -65,6 +69,16 @@ impl Tables {
             IpAddr::V4(_) => source.into(),
             IpAddr::V6(_) => to_v6(source).into(),
         })
+    }
+
+    /// The other nodes with their slices; `None` before there was a list of them.
+    #[inline]
+    pub fn relays<'g>(&self, guard: &'g Guard) -> Option<&'g Relays> {
+        self.relays.load(guard)
+    }
+
+    pub(super) fn publish_relays(&self, relays: Relays) {
+        self.relays.store(Some(relays));
     }
 
     pub(super) fn publish(&self, vnet: VnetId, tables: Option<VnetTables>) {

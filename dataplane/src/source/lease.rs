@@ -58,6 +58,11 @@ impl Leases {
         }
     }
 
+    /// The slice.
+    pub fn slice(&self) -> Slice {
+        self.slice
+    }
+
     /// How many workers share the slice.
     pub fn workers(&self) -> Workers {
         self.workers
