@@ -4,12 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use controlplane::model::Timestamp;
 use controlplane::store::Snapshot;
 use controlplane::{ControlPlane, NodeStatus, Progress, program};
 use dataplane::id::VnetId;
 use dataplane::io::Handle;
 use dataplane::node::TunnelStatus;
 use dataplane::program::Key;
+use ipnet::Ipv4Net;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
 /// How often the router is compared with the whole desired state.
@@ -35,16 +38,17 @@ pub(crate) struct Converge {
 
 impl Converge {
     /// Brings the router to the newest revision before it returns, then follows in its own thread.
-    /// `applied` is told of each revision that is in the tables.
+    /// `slice` is the node's own; `applied` is told of each revision that is in the tables.
     pub(crate) fn start(
         plane: &ControlPlane,
         handle: &Handle,
+        slice: Ipv4Net,
         applied: Applied,
     ) -> anyhow::Result<Converge> {
         let mut revisions = plane.revision();
         revisions.mark_unchanged();
         let mut known = plane.snapshot();
-        compare(&known, handle, &applied);
+        compare(&known, slice, handle, &applied);
         let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -65,8 +69,8 @@ impl Converge {
                 };
                 let newest = plane.snapshot();
                 match is_due {
-                    true => compare(&newest, &handle, &seen),
-                    false => step(&known, &newest, &handle, &seen),
+                    true => compare(&newest, slice, &handle, &seen),
+                    false => step((&known, &newest), slice, &handle, &seen),
                 }
                 known = newest;
             }
@@ -100,19 +104,31 @@ impl Converge {
 }
 
 /// Brings the router from one snapshot to the next. What it refused before is tried again.
-fn step(known: &Snapshot, newest: &Snapshot, handle: &Handle, applied: &Applied) {
+fn step(
+    (known, newest): (&Snapshot, &Snapshot),
+    slice: Ipv4Net,
+    handle: &Handle,
+    applied: &Applied,
+) {
     let refused = applied.borrow().rejected.clone();
     let again = refused.iter().map(|(key, _)| *key);
-    let result = handle.apply(&program::delta(known, newest, again));
+    let result = handle.apply(&program::delta(known, newest, here(slice), again));
     note(applied, newest.revision, result.rejected);
 }
 
 /// Applies the difference between what the router has and what is wanted, of which what it refused
-/// before is part.
-fn compare(wanted: &Snapshot, handle: &Handle, applied: &Applied) {
-    let result = handle.apply(&handle.diff(&program::spec(wanted)));
+/// before is part, and what ended by time.
+fn compare(wanted: &Snapshot, slice: Ipv4Net, handle: &Handle, applied: &Applied) {
+    let result = handle.apply(&handle.diff(&program::spec(wanted, here(slice))));
     handle.mend();
     note(applied, wanted.revision, result.rejected);
+}
+
+fn here(slice: Ipv4Net) -> program::Here {
+    program::Here {
+        slice,
+        now: Timestamp::new(OffsetDateTime::now_utc()),
+    }
 }
 
 /// The router as the API shows it.

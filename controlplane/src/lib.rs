@@ -33,6 +33,6 @@ mod api;
 mod open;
 
 pub use keys::{Keys, MasterKey, ParseMasterKeyError};
-pub use open::{ControlPlane, OpenError, open_store};
+pub use open::{ControlPlane, HoldError, Holding, OpenError, open_store};
 pub use options::Options;
 pub use status::{NoNode, NodeSeen, NodeStatus, Progress};

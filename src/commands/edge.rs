@@ -6,21 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use controlplane::model::{Timestamp, lease};
-use controlplane::push::{Bundle, Follow, Following};
-use controlplane::{ControlPlane, Progress};
+use controlplane::ControlPlane;
+use controlplane::model::lease;
 use dataplane::id::{NodeId, Workers};
 use dataplane::io::{FlowLimits, Handle, Overlay, Router, RouterConfig, TunConfig};
 use dataplane::source::Slice;
-use ipnet::Ipv4Net;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxy::handoff::Flows;
 use proxy::{Proxy, ProxyConfig, Upstreams};
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::control;
+use super::tenure::{self, Followed, Tenure};
 use crate::converge::Converge;
 use crate::{admin, config};
 
@@ -58,9 +56,6 @@ fn workers(text: &str) -> Result<Workers, String> {
     count.ok_or_else(|| format!("give 1 to {}", Workers::MAX))
 }
 
-/// How often an edge looks whether its slice is still its own: well below any quarantine.
-const LEASE_CHECK: Duration = Duration::from_secs(1);
-
 /// How long requests under way may take after SIGTERM. Service managers send SIGKILL after 90 s.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -77,17 +72,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     raise_descriptors();
     let applied = watch::Sender::default();
     let runtime = super::admin_runtime()?;
-    let (plane, following) = match config.control.is_empty() {
-        true => (own(&config)?, None),
+    let (plane, tenure) = match config.control.is_empty() {
+        true => own(&config)?,
         false => {
             let followed = Followed::start(&config, applied.subscribe())?;
             config.slice = Some(runtime.block_on(followed.slice())?);
-            (followed.plane.clone(), Some(followed))
+            (followed.plane.clone(), Tenure::Leased(followed))
         }
     };
     let handle = Router::start(router_config(&config)?)?;
-    let converge = Converge::start(&plane, &handle, applied)?;
-    if let Some(followed) = &following {
+    let converge = Converge::start(&plane, &handle, config.slice(), applied)?;
+    if let Tenure::Leased(followed) = &tenure {
         let handle = handle.clone();
         followed
             .following
@@ -96,111 +91,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let served = runtime.block_on(async {
         tokio::select! {
             served = serve(&config, &plane, &handle, &converge) => served,
-            why = lease_ended(following.as_ref(), config.slice()) => Err(why),
+            why = tenure.ended(config.slice()) => Err(why),
         }
     });
-    drop(following);
+    drop(tenure);
     converge.stop();
     handle.shutdown();
     served
 }
 
-/// The control plane inside this process.
-fn own(config: &config::Edge) -> anyhow::Result<ControlPlane> {
+/// The control plane inside this process, and the slice that is its configuration's.
+fn own(config: &config::Edge) -> anyhow::Result<(ControlPlane, Tenure)> {
     if config.identity.is_some() {
         bail!("an identity is of no use without a control plane to follow: --control HOST:PORT");
     }
     if !config.nodes.listen.is_empty() {
         bail!("[nodes] listen is of `portcullis control`: an edge serves no other edges");
     }
-    control::open(config)
-}
-
-/// A copy of what a control plane elsewhere has, and the connection that keeps it so.
-struct Followed {
-    plane: ControlPlane,
-    bundle: Bundle,
-    following: Following,
-}
-
-impl Followed {
-    fn start(
-        config: &config::Edge,
-        progress: watch::Receiver<Progress>,
-    ) -> anyhow::Result<Followed> {
-        if config.store.is_some() {
-            bail!(
-                "an edge that follows a control plane has no store: leave out `store` or `control`"
-            );
-        }
-        if config.slice.is_some() {
-            bail!("an edge that follows a control plane leases its slice: leave out `slice`");
-        }
-        let identity = config.identity.as_ref().context(
-            "say who this edge is: --identity FILE, which `portcullis control enrol` writes",
-        )?;
-        let bundle = Bundle::read(identity)?;
-        let plane = ControlPlane::open_replica(control::options(config)?)?;
-        let following = plane.follow(Follow {
-            control: config.control.clone(),
-            bundle: bundle.clone(),
-            progress,
-        })?;
-        tracing::info!(control = ?config.control, revision = plane.snapshot().revision, "follows");
-        Ok(Followed {
-            plane,
-            bundle,
-            following,
-        })
-    }
-
-    /// The slice that is this edge's now: what it had, else it waits for its control plane, or a signal.
-    async fn slice(&self) -> anyhow::Result<Ipv4Net> {
-        let mut revisions = self.plane.revision();
-        let held = async {
-            loop {
-                match self.plane.lease(&self.bundle) {
-                    Some(lease) if lease.is_held(now()) => return lease.slice,
-                    Some(lease) => tracing::info!(until = ?lease.until, "the lease has ended"),
-                    None => tracing::info!("waits for its control plane"),
-                }
-                // The plane is ours too, so the sender lives.
-                let _is_open = revisions.changed().await;
-            }
-        };
-        tokio::select! {
-            slice = held => Ok(slice),
-            signal = super::stop_signal() => {
-                signal?;
-                bail!("stopped before a control plane answered")
-            }
-        }
-    }
-}
-
-/// Waits until the slice is not this edge's any more: somebody else's connections may then have its addresses.
-async fn lease_ended(followed: Option<&Followed>, slice: Ipv4Net) -> anyhow::Error {
-    let Some(followed) = followed else {
-        return std::future::pending().await;
-    };
-    loop {
-        match followed.plane.lease(&followed.bundle) {
-            Some(lease) if lease.slice != slice => {
-                return anyhow::anyhow!("this edge's slice is {} now: start it again", lease.slice);
-            }
-            Some(lease) if lease.is_held(now()) => {}
-            Some(_) | None => {
-                return anyhow::anyhow!(
-                    "the lease of {slice} has ended, and no control plane has prolonged it"
-                );
-            }
-        }
-        tokio::time::sleep(LEASE_CHECK).await;
-    }
-}
-
-fn now() -> Timestamp {
-    Timestamp::new(OffsetDateTime::now_utc())
+    let plane = control::open(config)?;
+    let tenure = tenure::hold(&plane, config)?;
+    Ok((plane, tenure))
 }
 
 /// A connection takes two descriptors, and the proxy's limits assume the hard limit: the soft one is

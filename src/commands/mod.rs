@@ -12,6 +12,7 @@ pub(crate) mod edge;
 pub(crate) mod enrol;
 pub(crate) mod show;
 pub(crate) mod site;
+mod tenure;
 
 use std::time::Duration;
 

@@ -26,10 +26,11 @@ pub(super) enum Noun {
 }
 
 /// What a table of nodes shows.
-const NODE_COLUMNS: [&str; 8] = [
+const NODE_COLUMNS: [&str; 9] = [
     "name",
     "connected",
     "slice",
+    "relay",
     "acknowledged_revision",
     "revision",
     "acknowledged_secs",

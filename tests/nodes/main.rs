@@ -259,3 +259,57 @@ fn an_edge_goes_on_with_another_control_plane_over_the_same_etcd() {
     drop((one, running, server));
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn edges_that_are_control_planes_over_one_etcd_have_slices_that_nobody_else_gets() {
+    let directory =
+        std::env::temp_dir().join(format!("portcullis-own-etcd-{}", std::process::id()));
+    let (server, store) = etcd(&directory);
+    let place = Place::with("own", &store, "");
+    let control = place.control();
+    let record = record(&place);
+    let first = place.own_edge("own1", &store, None);
+    let running = first.start(&place);
+    let sees = |edge: &Edge, last: u8| edge.answer() == Some(Ipv4Addr::new(192, 0, 2, last));
+    place.until("the first serves", || sees(&first, 1));
+    // With the same configuration, a data directory of its own.
+    let mut refused = place.own_edge("own2", &store, None).start(&place);
+    place.until("the second ends", || {
+        refused
+            .0
+            .try_wait()
+            .unwrap()
+            .is_some_and(|ended| !ended.success())
+    });
+    let why = "slice 100.64.0.0/20: 100.64.0.0/20 is leased to";
+    assert!(place.logs().contains(why), "{}", place.logs());
+    assert!(place.logs().contains("100.64.16.0/20 is free"));
+    let second = place.own_edge("own2", &store, Some("100.64.16.0/20"));
+    let other = second.start(&place);
+    place.until("the second serves", || sees(&second, 1));
+    // A node of the control plane gets what is left.
+    place.enrol("fra1");
+    let fra1 = place.edge_config("fra1", &[place.nodes]);
+    let following = fra1.start(&place);
+    let slice = || Some(place.node("fra1")?["slice"].as_str()?.to_owned());
+    place.until("the node has a slice", || slice().is_some());
+    assert_eq!(slice().as_deref(), Some("100.64.32.0/20"));
+    // It is the same edge when it comes again, also without the store.
+    running.kill();
+    let running = first.start(&place);
+    place.until("the first serves again", || sees(&first, 1));
+    place
+        .call("PATCH", &record, &json!({"content": "192.0.2.2"}))
+        .unwrap();
+    place.until("all see a change", || {
+        [&first, &second, &fra1].iter().all(|edge| sees(edge, 2))
+    });
+    // Its copy is at most a second behind.
+    std::thread::park_timeout(Duration::from_millis(1500));
+    server.kill();
+    running.kill();
+    let running = first.start(&place);
+    place.until("the first serves without the store", || sees(&first, 2));
+    drop((running, other, following, control));
+    std::fs::remove_dir_all(directory).unwrap();
+}

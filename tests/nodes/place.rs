@@ -119,21 +119,36 @@ impl Place {
         file
     }
 
-    /// An edge without privileges that answers DNS; its configuration.
+    /// An edge without privileges that answers DNS and follows control planes; its configuration.
     pub(super) fn edge_config(&self, name: &str, control: &[u16]) -> Edge {
         let control: Vec<_> = control
             .iter()
             .map(|port| format!("127.0.0.1:{port}"))
             .collect();
+        let identity = self.file(&format!("{name}.pem"));
+        let lines = format!("control = {control:?}\nidentity = {identity:?}");
+        self.edge_with(name, &lines)
+    }
+
+    /// One that is a control plane itself, over the store of this place's, and has a slice or the default one.
+    pub(super) fn own_edge(&self, name: &str, store: &str, slice: Option<&str>) -> Edge {
+        // What all share beside the store: the key that it is sealed with.
+        std::fs::create_dir_all(self.file(name)).unwrap();
+        let key = self.file(&format!("{name}/key"));
+        std::fs::copy(self.file("control/key"), key).unwrap();
+        let slice = slice.map_or_else(String::new, |slice| format!("slice = {slice:?}"));
+        self.edge_with(name, &format!("{store}\n{slice}"))
+    }
+
+    fn edge_with(&self, name: &str, lines: &str) -> Edge {
         let dns = port();
         let config = format!(
-            "data_dir = {:?}\napi_listen = \"127.0.0.1:{}\"\ncontrol = {control:?}\n\
-             identity = {:?}\n[router]\nuserspace = true\nworkers = 1\nuserspace_flows = 16\n\
+            "data_dir = {:?}\napi_listen = \"127.0.0.1:{}\"\n{lines}\n\
+             [router]\nuserspace = true\nworkers = 1\nuserspace_flows = 16\n\
              listen = [\"127.0.0.1:{}\"]\n[dns]\nlisten = [\"127.0.0.1:{dns}\"]\n\
              name_servers = [\"ns1.example.net\"]\n",
             self.file(name),
             port(),
-            self.file(&format!("{name}.pem")),
             port(),
         );
         let path = self.file(&format!("{name}.toml"));

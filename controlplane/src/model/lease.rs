@@ -4,13 +4,14 @@
 //! time that it was promised, and stops by itself then. Only some time after that the slice is another's:
 //! clocks differ, and packets to the node before may still be under way.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use dataplane::source::is_source;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Resource, Timestamp};
+use super::{Resource, Timestamp, address};
 
 /// Length of a slice: 256 of them are 100.64.0.0/12.
 pub const SLICE_LEN: u8 = 20;
@@ -42,15 +43,20 @@ impl Default for Terms {
 pub struct Lease {
     /// The slice; one lease each.
     pub slice: Ipv4Net,
-    /// The node's name.
+    /// The node's name; of an edge that is a control plane itself, that of its machine.
     pub node: String,
     /// SHA-256 of the node's certificate. A node that is enrolled again may be another machine, while the
-    /// one before still uses its slice: it gets another.
+    /// one before still uses its slice: it gets another. An edge that is a control plane itself has no
+    /// certificate: here is the id of its data directory, a UUID.
     pub certificate_sha256: String,
     /// When the node got it.
     pub since: Timestamp,
     /// Until when it is the node's.
     pub until: Timestamp,
+    /// Where the node takes packets for its slice that came to other nodes: Geneve over UDP. `None`: it
+    /// takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<SocketAddr>,
 }
 
 impl Lease {
@@ -68,6 +74,29 @@ impl Lease {
     pub fn is_free(&self, now: Timestamp, terms: Terms) -> bool {
         self.until.after(terms.quarantine) <= now
     }
+}
+
+/// Whether other machines can reach a node at this address and port.
+///
+/// # Errors
+/// A sentence that says why not.
+pub fn check_relay(relay: SocketAddr) -> Result<(), String> {
+    let ip = relay.ip();
+    if relay.port() == 0 {
+        return Err(format!("{relay} has no port: 6081 is Geneve's"));
+    }
+    if address::is_impossible(ip) || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(format!(
+            "{ip} is not where other machines reach this one: give an address of its own, no wildcard, \
+             loopback, link-local or multicast address"
+        ));
+    }
+    if is_source(ip) {
+        return Err(format!(
+            "{ip} lies in the source range, which is for what the packets carry"
+        ));
+    }
+    Ok(())
 }
 
 /// The slice of this number, below [`SLICES`].
@@ -120,6 +149,7 @@ mod tests {
             certificate_sha256: String::new(),
             since: start,
             until: at(100),
+            relay: None,
         };
         let seen = |secs| {
             let now = at(secs);
@@ -136,5 +166,41 @@ mod tests {
         assert_eq!(seen(100), (false, true, false));
         assert_eq!(seen(109), (false, true, false));
         assert_eq!(seen(110), (false, true, true));
+    }
+
+    #[test]
+    fn a_lease_of_before_relays_is_read_and_written_as_it_was() {
+        let stored = r#"{"slice":"100.64.16.0/20","node":"fra1","certificate_sha256":"ab","since":"2026-11-26T00:00:00Z","until":"2026-12-03T00:00:00Z"}"#;
+        let lease: Lease = serde_json::from_str(stored).unwrap();
+        assert_eq!(lease.relay, None);
+        assert_eq!(serde_json::to_string(&lease).unwrap(), stored);
+        let relay = Some("192.0.2.1:6081".parse().unwrap());
+        let said = serde_json::to_string(&Lease { relay, ..lease }).unwrap();
+        assert!(said.ends_with(r#","relay":"192.0.2.1:6081"}"#), "{said}");
+    }
+
+    #[test]
+    fn a_relay_is_an_address_that_other_machines_reach() {
+        for good in ["192.0.2.1:6081", "10.0.0.1:1", "[2001:db8::1]:6081"] {
+            assert_eq!(check_relay(good.parse().unwrap()), Ok(()), "{good}");
+        }
+        for (bad, why) in [
+            ("192.0.2.1:0", "no port"),
+            ("0.0.0.0:6081", "no wildcard"),
+            ("[::]:6081", "no wildcard"),
+            ("127.0.0.1:6081", "loopback"),
+            ("[::1]:6081", "loopback"),
+            ("224.0.0.1:6081", "multicast"),
+            ("[ff02::1]:6081", "multicast"),
+            ("255.255.255.255:6081", "of its own"),
+            ("169.254.1.1:6081", "link-local"),
+            ("[fe80::1]:6081", "link-local"),
+            ("[::ffff:192.0.2.1]:6081", "of its own"),
+            ("100.64.0.1:6081", "source range"),
+            ("[2606:4700:cf1:5000::1]:6081", "source range"),
+        ] {
+            let said = check_relay(bad.parse().unwrap()).unwrap_err();
+            assert!(said.contains(why), "{bad}: {said}");
+        }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn keys(options: &Options, store: &dyn Store) -> Result<Arc<Keys>, Op
                 _ => Ok(()),
             })?;
             let key = MasterKey::generate().ok().ok_or(OpenError::Random)?;
-            write(&path, &key).map_err(|source| OpenError::KeyFile { path, source })?;
+            write(&path, &key.to_base64()).map_err(|source| OpenError::KeyFile { path, source })?;
             key
         }
         Err(source) => return Err(OpenError::KeyFile { path, source }),
@@ -52,13 +52,13 @@ pub(super) fn keys(options: &Options, store: &dyn Store) -> Result<Arc<Keys>, Op
     Ok(Arc::new(Keys::new(&key)))
 }
 
-/// Writes a new key, for its owner only; durable when it returns.
-fn write(path: &Path, key: &MasterKey) -> std::io::Result<()> {
+/// Writes a line into a new file, for its owner only; durable when it returns.
+pub(super) fn write(path: &Path, line: &str) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(path);
     fs::create_dir_all(directory)?;
     let mut open = fs::OpenOptions::new();
     let mut file = open.write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(format!("{}\n", key.to_base64()).as_bytes())?;
+    file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_all()?;
     fs::File::open(directory)?.sync_all()
 }

@@ -3,6 +3,7 @@
 //! In: options, a store. Out: the API's router, snapshots, answers. State: the objects, the server's keys.
 
 mod file;
+mod hold;
 mod key;
 
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::store::backup::{BackupError, Summary};
 use crate::store::{self, Objects, Sealed, Snapshot, Store, StoreError, Transaction, WriteError};
 
 pub use file::open_store;
+pub use hold::{HoldError, Holding};
 
 /// Why a control plane did not open.
 #[derive(Debug, thiserror::Error)]
@@ -301,7 +303,15 @@ impl ControlPlane {
 
     /// The desired state of the node at the newest revision.
     pub fn spec(&self) -> Spec {
-        program::spec(&self.0.objects.snapshot())
+        program::spec(&self.0.objects.snapshot(), self.here())
+    }
+
+    /// The edge of this configuration, now, for [`program`].
+    pub fn here(&self) -> program::Here {
+        program::Here {
+            slice: self.0.options.slice,
+            now: Timestamp::new(OffsetDateTime::now_utc()),
+        }
     }
 }
 

@@ -3,23 +3,35 @@
 use std::collections::BTreeMap;
 
 use dataplane::fib::{Candidate, Candidates, Nexthop};
-use dataplane::id::{TunnelId, VnetId};
-use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
+use dataplane::id::{NodeId, TunnelId, VnetId};
+use dataplane::program::{Relay, Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::tunnel::{self, direct, gre, wireguard};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::ipsec;
 use crate::model;
+use crate::model::Timestamp;
+use crate::model::lease;
 use crate::model::static_route::StaticRoute;
 use crate::model::tunnel::{HealthCheck, Kind};
 use crate::rib::TEAMNET_PRIORITY;
 use crate::store::Snapshot;
 
-/// The desired state of the one node. A vnet is active on it when a tunnel of the vnet ends there:
+/// The node that is compiled for, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// Its part of the source range.
+    pub slice: Ipv4Net,
+    /// The time by which leases have ended or not.
+    pub now: Timestamp,
+}
+
+/// The desired state of a node. A vnet is active on it when a tunnel of the vnet ends there:
 /// one without a tunnel needs no source address.
-pub fn spec(snapshot: &Snapshot) -> Spec {
+pub fn spec(snapshot: &Snapshot, here: Here) -> Spec {
     let mut spec = Spec {
         revision: snapshot.revision,
+        relays: relays(snapshot, here),
         ..Spec::default()
     };
     let numbers = snapshot.indexes.vnets.keys();
@@ -39,6 +51,22 @@ pub fn spec(snapshot: &Snapshot) -> Spec {
         .filter_map(|key| Some((key, route(snapshot, key)?)))
         .collect();
     spec
+}
+
+/// Where the other nodes take packets for their slices, by slice: each of the leases that has not ended and
+/// says so. A lease that has ended is nobody's, also before it is given on.
+pub(super) fn relays(snapshot: &Snapshot, here: Here) -> Vec<Relay> {
+    let leases = snapshot.leases.iter();
+    let others = leases.filter(|lease| !here.slice.contains(&lease.slice));
+    let held = others.filter(|lease| lease.is_held(here.now));
+    let relays = held.filter_map(|lease| {
+        Some(Relay {
+            net: lease.slice,
+            node: NodeId(lease::number(lease.slice)),
+            address: lease.relay?,
+        })
+    });
+    relays.collect()
 }
 
 /// A vnet as the node is to have it; `None` when it is not active there.

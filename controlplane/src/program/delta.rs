@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dataplane::id::{TunnelId, VnetId};
 use dataplane::program::{Change, Delta, Key, RouteKey};
 
-use super::build;
+use super::build::{self, Here};
 use crate::model::tunnel::Tunnel;
 use crate::store::Snapshot;
 
@@ -16,22 +16,28 @@ struct Touched {
     vnets: BTreeSet<VnetId>,
     tunnels: BTreeSet<TunnelId>,
     routes: BTreeSet<RouteKey>,
+    /// Whether the list of relays is, which is told whole.
+    relays: bool,
 }
 
-/// The changes that turn the node's state at `old` into that at `new`, in the order of
-/// [`dataplane::program::Spec::diff`]. Objects named in `again` are among them even when they did not
+/// The changes that turn the state of the node `here` at `old` into that at `new`, in the order of
+/// [`dataplane::program::Spec::diff`]. A lease that ends is no change of an object: the next comparison of whole
+/// states has it, or the next change of any lease. Objects named in `again` are among them even when they did not
 /// change: those that the node refused.
-pub fn delta(old: &Snapshot, new: &Snapshot, again: impl IntoIterator<Item = Key>) -> Delta {
-    let touched = touched(old, new);
+pub fn delta(
+    old: &Snapshot,
+    new: &Snapshot,
+    here: Here,
+    again: impl IntoIterator<Item = Key>,
+) -> Delta {
+    let mut all = touched(old, new, here);
     let again: BTreeSet<Key> = again.into_iter().collect();
-    let mut all = touched;
     for key in &again {
         match key {
             Key::Vnet(id) => _ = all.vnets.insert(*id),
             Key::Tunnel(id) => _ = all.tunnels.insert(*id),
             Key::Route(key) => _ = all.routes.insert(*key),
-            // No object: a node is told of no relays yet.
-            Key::Relay(_) => {}
+            Key::Relay(_) => all.relays = true,
         }
     }
     let mut gone = Vec::new();
@@ -72,13 +78,13 @@ pub fn delta(old: &Snapshot, new: &Snapshot, again: impl IntoIterator<Item = Key
     Delta {
         revision: new.revision,
         changes: gone,
-        relays: None,
+        relays: all.relays.then(|| build::relays(new, here)),
     }
 }
 
 /// One paragraph for each table that a node is told of. Naming too much costs a comparison, naming
 /// too little a wrong node until the next full one.
-fn touched(old: &Snapshot, new: &Snapshot) -> Touched {
+fn touched(old: &Snapshot, new: &Snapshot, here: Here) -> Touched {
     let mut touched = Touched::default();
     for vnet in old.vnets.changes(&new.vnets).flat_map(|c| c.both()) {
         touched.vnets.insert(vnet.number);
@@ -134,12 +140,14 @@ fn touched(old: &Snapshot, new: &Snapshot) -> Touched {
         let theirs = tunnels.filter(|tunnel| accounts.contains(&tunnel.account_id));
         touched.tunnels.extend(theirs.map(|tunnel| tunnel.number));
     }
+    let is_touched = old.leases.changes(&new.leases).next().is_some();
+    touched.relays = is_touched && build::relays(old, here) != build::relays(new, here);
     touched
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use dataplane::program::Spec;
     use dataplane::tunnel::wireguard::{PrivateKey, PublicKey};
@@ -148,6 +156,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::model::lease::{self, Lease};
     use crate::model::route::Route;
     use crate::model::static_route::StaticRoute;
     use crate::model::tunnel::{
@@ -167,6 +176,7 @@ mod tests {
         Static(u8, u8, u8),
         DeleteStatic(u8),
         Identity(u8),
+        Lease(u8, u8),
     }
 
     fn act() -> impl Strategy<Value = Act> {
@@ -179,6 +189,7 @@ mod tests {
             (0..20_u8, 0..6_u8, 0..3_u8).prop_map(|(n, t, p)| Act::Static(n, t, p)),
             (0..20_u8).prop_map(Act::DeleteStatic),
             (0..3_u8).prop_map(Act::Identity),
+            (0..4_u8, any::<u8>()).prop_map(|(n, v)| Act::Lease(n, v % 4)),
         ]
     }
 
@@ -290,6 +301,31 @@ mod tests {
                 account_id: HexId::MIN,
                 private_key: PrivateKey([value; 32]),
             }),
+            Act::Lease(n, value) => snapshot.put(lease(n, value)),
+        }
+    }
+
+    /// Of 0, a node that takes no others' packets; of 3, one whose lease has ended.
+    fn lease(n: u8, value: u8) -> Lease {
+        Lease {
+            slice: lease::slice(u32::from(n)),
+            node: value.to_string(),
+            certificate_sha256: value.to_string(),
+            since: now(),
+            until: if value == 3 { now() } else { later() },
+            relay: (value > 0).then(|| SocketAddr::from(([192, 0, 2, value], 6081))),
+        }
+    }
+
+    fn later() -> Timestamp {
+        now().after(std::time::Duration::from_secs(60))
+    }
+
+    /// The node that has slice 0.
+    fn here() -> Here {
+        Here {
+            slice: lease::slice(0),
+            now: now(),
         }
     }
 
@@ -335,6 +371,9 @@ mod tests {
                 Change::DeleteRoute(key) => _ = spec.routes.remove(&key),
             }
         }
+        if let Some(relays) = delta.relays {
+            spec.relays = relays;
+        }
     }
 
     proptest! {
@@ -344,17 +383,18 @@ mod tests {
         ) {
             let mut snapshot = Snapshot::default();
             perform(&mut snapshot, Act::Identity(0));
-            let mut spec = build::spec(&snapshot);
+            let mut spec = build::spec(&snapshot, here());
             for acts in history {
                 let old = snapshot.clone();
                 acts.into_iter().for_each(|act| perform(&mut snapshot, act));
                 snapshot.revision += 1;
-                let delta = delta(&old, &snapshot, []);
-                let whole = build::spec(&snapshot);
+                let delta = delta(&old, &snapshot, here(), []);
+                let whole = build::spec(&snapshot, here());
                 let as_set = |delta: &Delta| -> BTreeSet<String> {
                     delta.changes.iter().map(|change| format!("{change:?}")).collect()
                 };
                 prop_assert_eq!(as_set(&delta), as_set(&spec.diff(&whole)));
+                prop_assert_eq!(&delta.relays, &spec.diff(&whole).relays);
                 apply(&mut spec, delta);
                 prop_assert_eq!(&spec, &whole);
             }
@@ -371,17 +411,63 @@ mod tests {
             Act::Route(0, 0),
         ];
         acts.into_iter().for_each(|act| perform(&mut snapshot, act));
-        let key = *build::spec(&snapshot).routes.keys().next().unwrap();
+        let key = *build::spec(&snapshot, here()).routes.keys().next().unwrap();
         let again = [
             Key::Route(key),
             Key::Tunnel(TunnelId(1)),
             Key::Tunnel(TunnelId(9)),
         ];
-        let keys: Vec<Key> = delta(&snapshot, &snapshot, again)
+        let keys: Vec<Key> = delta(&snapshot, &snapshot, here(), again)
             .changes
             .iter()
             .map(Change::key)
             .collect();
         assert_eq!(keys, [Key::Tunnel(TunnelId(1)), Key::Route(key)]);
+    }
+
+    #[test]
+    fn packets_of_a_slice_go_to_the_node_that_holds_it_and_to_no_other() {
+        let mut snapshot = Snapshot::default();
+        let seen = |snapshot: &Snapshot, here: Here| -> Vec<(String, String)> {
+            let relays = build::spec(snapshot, here).relays.into_iter();
+            let text = relays.map(|relay| {
+                assert_eq!(relay.node.0, lease::number(relay.net));
+                (relay.net.to_string(), relay.address.to_string())
+            });
+            text.collect()
+        };
+        let pair = |net: &str, address: &str| (net.to_owned(), address.to_owned());
+        for (n, value) in [(0, 1), (1, 2), (2, 0), (3, 3)] {
+            perform(&mut snapshot, Act::Lease(n, value));
+        }
+        // Not its own, not that of a node without a relay, not one that has ended.
+        let second = pair("100.64.16.0/20", "192.0.2.2:6081");
+        assert_eq!(seen(&snapshot, here()), std::slice::from_ref(&second));
+        let other = Here {
+            slice: lease::slice(1),
+            now: now(),
+        };
+        let first = pair("100.64.0.0/20", "192.0.2.1:6081");
+        assert_eq!(seen(&snapshot, other), [first]);
+        // At its end it is nobody's, though no object has changed.
+        let ended = Here {
+            now: later(),
+            ..here()
+        };
+        assert_eq!(seen(&snapshot, ended), []);
+        assert_eq!(delta(&snapshot, &snapshot, ended, []).relays, None);
+        // Another node has it then.
+        let old = snapshot.clone();
+        let given = Lease {
+            until: later().after(std::time::Duration::from_secs(60)),
+            ..lease(1, 1)
+        };
+        snapshot.put(given);
+        let again = delta(&snapshot, &snapshot, ended, [Key::Relay(lease::slice(9))]);
+        assert_eq!(again.relays, Some(build::spec(&snapshot, ended).relays));
+        let relays = delta(&old, &snapshot, ended, []).relays.unwrap();
+        assert_eq!(relays, build::spec(&snapshot, ended).relays);
+        let moved = pair("100.64.16.0/20", "192.0.2.1:6081");
+        assert_eq!(seen(&snapshot, ended), [moved]);
     }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::message::{REFUSED_MAX, Refused, Step};
 use crate::model::Resource as _;
+use crate::model::lease::Lease;
 use crate::model::route::Route;
 use crate::model::tunnel::Tunnel;
 use crate::model::vnet::Vnet;
@@ -208,7 +209,7 @@ fn name_of(snapshot: &Snapshot, key: &Key) -> String {
             let route = vnet.and_then(|vnet| indexes.rib.exact(*vnet, prefix));
             route.map(|id| (Route::KIND, id))
         }
-        Key::Relay(_) => None,
+        Key::Relay(slice) => return format!("{}/{slice}", Lease::KIND),
     };
     match found {
         Some((kind, id)) => format!("{kind}/{id}"),
@@ -219,6 +220,9 @@ fn name_of(snapshot: &Snapshot, key: &Key) -> String {
 /// The other way round; `None` for what nodes have no key for.
 pub(super) fn key_of(snapshot: &Snapshot, object: &str) -> Option<Key> {
     let (kind, id) = object.split_once('/')?;
+    if kind == Lease::KIND {
+        return id.parse().ok().map(Key::Relay);
+    }
     let id: Uuid = id.parse().ok()?;
     if kind == Vnet::KIND {
         return Some(Key::Vnet(snapshot.vnets.get(&id)?.number));

@@ -1,6 +1,7 @@
 //! The node's side of the connection: dials, takes, acknowledges, and dials again.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Follow {
     pub bundle: Bundle,
     /// How far its tables are.
     pub progress: watch::Receiver<Progress>,
+    /// Where the node takes packets for its slice that came to other nodes: Geneve over UDP. `None`: nowhere.
+    pub relay: Option<SocketAddr>,
 }
 
 /// Says what the node's tunnels do. It may block.
@@ -136,6 +139,7 @@ async fn run(objects: Arc<Objects>, mut follow: Follow, tunnels: Arc<OnceLock<Tu
                 let dialled = Dialled {
                     intake: &intake,
                     tunnels: &tunnels,
+                    relay: follow.relay,
                     resync: Mutex::default(),
                     owed: Notify::new(),
                 };
@@ -187,6 +191,7 @@ async fn connect(
 struct Dialled<'a> {
     intake: &'a Mutex<Intake>,
     tunnels: &'a OnceLock<Tunnels>,
+    relay: Option<SocketAddr>,
     /// Why the node wants everything.
     resync: Mutex<Option<String>>,
     /// Something was taken, or something is wanted.
@@ -259,6 +264,7 @@ impl Dialled<'_> {
         let hello = FromNode::Hello {
             version: VERSION,
             has,
+            relay: self.relay,
         };
         say(&mut writer, &hello).await?;
         let mut acknowledged = None;

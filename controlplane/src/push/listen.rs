@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use super::fleet::Fleet;
 use super::frame::{FROM_NODE_BYTES_MAX, Reader};
 use super::identity::{self, IdentityError};
-use super::lease;
+use super::lease::{self, Holder, Relay};
 use super::session::{self, End, RESYNC_EVERY, Session};
 use crate::model::Timestamp;
 use crate::model::lease::Terms;
@@ -232,7 +232,7 @@ async fn prolong(fleet: Fleet, terms: Terms) {
         let snapshot = fleet.objects().snapshot();
         for node in fleet.connected() {
             if let Some(node) = snapshot.nodes.get(&node)
-                && let Err(why) = grant(&fleet, node, terms).await
+                && let Err(why) = grant(&fleet, Holder::node(node, Relay::Unsaid), terms).await
             {
                 tracing::warn!(node = node.name, why, "a node's slice was not prolonged");
             }
@@ -241,10 +241,10 @@ async fn prolong(fleet: Fleet, terms: Terms) {
 }
 
 /// Gives a node its slice, off the thread that serves nodes.
-async fn grant(fleet: &Fleet, node: &Node, terms: Terms) -> Result<(), String> {
-    let (fleet, node) = (fleet.clone(), node.clone());
+async fn grant(fleet: &Fleet, holder: Holder, terms: Terms) -> Result<(), String> {
+    let fleet = fleet.clone();
     let granted = tokio::task::spawn_blocking(move || {
-        let granted = lease::grant(fleet.objects(), &node, now(), terms);
+        let granted = lease::grant(fleet.objects(), &holder, now(), terms);
         granted.map_err(|why| format!("no slice of the source range: {why}"))
     });
     granted.await.unwrap_or_else(|why| Err(why.to_string()))
@@ -334,10 +334,11 @@ async fn greet(door: &Door, stream: TcpStream) -> Result<(Greeted, Node), String
     };
     let mut reader = Reader::new(reader, FROM_NODE_BYTES_MAX);
     let greeted = match session::greeting(&mut reader, GREETED_WITHIN).await {
-        Ok(has) => grant(&door.fleet, node, door.terms)
-            .await
-            .map(|()| has)
-            .map_err(End::Refused),
+        Ok(greeting) => {
+            let holder = Holder::node(node, Relay::Said(greeting.relay));
+            let granted = grant(&door.fleet, holder, door.terms).await;
+            granted.map(|()| greeting.has).map_err(End::Refused)
+        }
         Err(why) => Err(why),
     };
     match greeted {

@@ -6,6 +6,7 @@
 //! version does not know ends the connection: nothing is skipped in silence.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dataplane::node::TunnelStatus;
@@ -100,6 +101,10 @@ pub(super) enum FromNode {
         version: u32,
         /// The revision that it has, and of which start of a control plane.
         has: Option<(Uuid, u64)>,
+        /// Where it takes packets for its slice that came to other nodes. Without, as nodes of before
+        /// that say: it takes none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relay: Option<SocketAddr>,
     },
     /// What it has taken.
     Ack {
@@ -170,6 +175,24 @@ mod tests {
     fn what_is_not_known_is_refused() {
         assert!(serde_json::from_str::<ToNode<'_>>(r#"{"dance":{}}"#).is_err());
         assert!(serde_json::from_str::<FromNode>(r#"{"alive":{"x":1}}"#).is_err());
+    }
+
+    #[test]
+    fn a_hello_without_a_relay_is_as_it_was_before_there_were_any() {
+        let old = r#"{"hello":{"version":1,"has":null}}"#;
+        let FromNode::Hello { relay: None, .. } = serde_json::from_str(old).unwrap() else {
+            panic!("not a hello without a relay");
+        };
+        let (version, has) = (VERSION, None);
+        let relay = |relay| FromNode::Hello {
+            version,
+            has,
+            relay,
+        };
+        assert_eq!(serde_json::to_string(&relay(None)).unwrap(), old);
+        let new = r#"{"hello":{"version":1,"has":null,"relay":"192.0.2.1:6081"}}"#;
+        let address = "192.0.2.1:6081".parse().unwrap();
+        assert_eq!(serde_json::to_string(&relay(Some(address))).unwrap(), new);
     }
 
     #[test]

@@ -24,5 +24,5 @@ mod tests;
 pub use dial::{Follow, Following, Tunnels};
 pub use fleet::Fleet;
 pub use identity::{Bundle, IdentityError, enrol};
-pub(crate) use lease::of as lease_of;
+pub(crate) use lease::{Holder, Relay, check_free, grant, of as lease_of};
 pub use listen::{ListenError, Listening};

@@ -1,6 +1,7 @@
 //! The control plane's side of one connection, after its certificate was looked up.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use super::fleet::Place;
 use super::frame::{self, FrameError, PART_BYTES, TO_NODE_BYTES_MAX};
 use super::message::{ALIVE_EVERY, Change, FromNode, SILENCE_MAX, Step, ToNode, VERSION, jittered};
+use crate::model::lease;
 use crate::store::{Snapshot, Write};
 
 /// Steps under way to a node. More than one, so that a change does not wait for the acknowledgement of the
@@ -57,17 +59,30 @@ pub(super) struct Session {
     pub(super) resync_every: Duration,
 }
 
+/// What a node says first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Greeting {
+    /// The revision that it has, and of which start of a control plane.
+    pub(super) has: Option<(Uuid, u64)>,
+    /// Where it takes packets for its slice that came to other nodes.
+    pub(super) relay: Option<SocketAddr>,
+}
+
 /// Waits for the first message, which says what the node has.
 pub(super) async fn greeting<S: AsyncRead + Unpin>(
     reader: &mut frame::Reader<S>,
     within: Duration,
-) -> Result<Option<(Uuid, u64)>, End> {
+) -> Result<Greeting, End> {
     let bytes = reader.next(within).await?;
     match serde_json::from_slice(bytes).map_err(FrameError::from)? {
         FromNode::Hello {
             version: VERSION,
             has,
-        } => Ok(has),
+            relay,
+        } => match relay.map_or(Ok(()), lease::check_relay) {
+            Ok(()) => Ok(Greeting { has, relay }),
+            Err(why) => Err(End::Refused(format!("[router] relay of the node: {why}"))),
+        },
         FromNode::Hello { version, .. } => Err(End::Refused(format!(
             "the node speaks version {version}, and this control plane {VERSION}"
         ))),

@@ -154,6 +154,7 @@ fn node(
         control: vec![address.to_string()],
         bundle,
         progress: progress.subscribe(),
+        relay: None,
     })?;
     let mut revisions = plane.revision();
     runtime.spawn(async move {

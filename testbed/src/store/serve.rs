@@ -65,7 +65,7 @@ fn tables(plane: &ControlPlane) -> anyhow::Result<Programmer> {
     let slice = Slice::new("100.64.0.0/20".parse()?)?;
     let workers = Workers::new(2).context("two workers")?;
     let mut programmer = Programmer::new(Some(slice), NodeId(0), workers);
-    let wanted = program::spec(&plane.snapshot());
+    let wanted = plane.spec();
     let applied = programmer.apply(&Spec::default().diff(&wanted), &mut |_| Ok(()));
     if let Some((key, why)) = applied.rejected.first() {
         anyhow::bail!(
@@ -130,7 +130,7 @@ pub fn serve(directory: &Path, address: SocketAddr) -> anyhow::Result<()> {
             let mut revision = follower.revision();
             while runtime.block_on(revision.changed()).is_ok() {
                 let newest = follower.snapshot();
-                let delta = program::delta(&known, &newest, []);
+                let delta = program::delta(&known, &newest, follower.here(), []);
                 programmer.apply(&delta, &mut |_| Ok(()));
                 applied.0.store(newest.revision, Ordering::Release);
                 known = newest;

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::NodeSeen;
+use crate::model::lease::Terms;
+use crate::push;
 use crate::status::NodeStatus;
 
 /// A fleet in which `fra1` was seen.
@@ -80,6 +82,31 @@ async fn nodes_are_shown_with_what_they_acknowledged_and_refused_and_can_be_dele
     let (status, answer) = world.delete(&format!("{nodes}/fra1")).await;
     assert_eq!((status, &answer["errors"][0]["code"]), (404, &json!(1004)));
     assert_eq!(world.get(&nodes).await.1["result_info"]["total_count"], 1);
+}
+
+#[tokio::test]
+async fn a_node_is_shown_with_its_slice_and_where_it_takes_others_packets() {
+    let world = World::new().await;
+    world.plane.enrol("fra1", None).unwrap();
+    let fra1 = format!("/accounts/{}/nodes/fra1", world.account);
+    let shown = async || {
+        let node = world.get(&fra1).await.1["result"].take();
+        (node["slice"].clone(), node["relay"].clone())
+    };
+    assert_eq!(shown().await, (Value::Null, Value::Null));
+    let snapshot = world.plane.snapshot();
+    let node = snapshot.nodes.get(&"fra1".to_owned()).unwrap();
+    for relay in [None, Some("[2001:db8::1]:6081")] {
+        let holder = push::Holder {
+            name: node.name.clone(),
+            id: node.certificate_sha256.clone(),
+            slice: None,
+            relay: push::Relay::Said(relay.map(|relay| relay.parse().unwrap())),
+        };
+        let at = Timestamp::new(time::OffsetDateTime::now_utc());
+        push::grant(world.plane.objects(), &holder, at, Terms::default()).unwrap();
+        assert_eq!(shown().await, (json!("100.64.0.0/20"), json!(relay)));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! Nodes that follow.
 
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+
 use super::*;
+use crate::program;
+use crate::push::lease_of;
 
 #[tokio::test]
 async fn a_change_reaches_every_node_and_is_acknowledged_and_secrets_of_the_api_do_not() {
@@ -179,4 +185,78 @@ async fn an_object_that_the_tables_refuse_is_shown_with_the_nodes_name_and_reaso
             .is_some_and(|node| node.rejected.is_empty())
     };
     until("it is not refused any more", is_gone).await;
+}
+
+/// What a node at this slice is told of the others' relays.
+fn relays(edge: &Edge, slice: Ipv4Net) -> Vec<(Ipv4Net, SocketAddr)> {
+    let here = program::Here { slice, now: now() };
+    let spec = program::spec(&edge.objects.snapshot(), here);
+    let relays = spec.relays.into_iter();
+    relays.map(|relay| (relay.net, relay.address)).collect()
+}
+
+#[tokio::test]
+async fn a_node_is_told_of_the_others_relays_as_they_come_move_and_end() {
+    let control = Control::new();
+    let names = ["fra1", "ams1", "par1"];
+    let bundles = names.map(|name| control.bundle(name));
+    let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let said = [
+        Some(at("192.0.2.1:6081")),
+        Some(at("[2001:db8::2]:7000")),
+        None,
+    ];
+    let copy = |name: &str, round: u8| control.directory.0.join(format!("{name}{round}"));
+    let start = |n: usize, relay, round| {
+        let copy = copy(names[n], round);
+        Edge::with(&copy, control.address(), bundles[n].clone(), relay)
+    };
+    let mut edges = [0, 1, 2].map(|n| start(n, said[n], 0));
+    let slice = |n: usize| {
+        let snapshot = control.objects.snapshot();
+        let lease = lease_of(&snapshot, bundles[n].certificate_sha256());
+        lease.map(|lease| lease.slice)
+    };
+    until("all have slices", || (0..3).all(|n| slice(n).is_some())).await;
+    let [fra1, ams1, par1] = [0, 1, 2].map(|n| slice(n).unwrap());
+    assert_eq!(BTreeSet::from([fra1, ams1, par1]).len(), 3);
+    let (first, second) = (said[0].unwrap(), said[1].unwrap());
+    // Each is told of the others that take packets, and never of itself.
+    for (n, own, others) in [
+        (0, fra1, vec![(ams1, second)]),
+        (1, ams1, vec![(fra1, first)]),
+        (2, par1, vec![(fra1, first), (ams1, second)]),
+    ] {
+        let others = sorted(others);
+        until("the others are known", || relays(&edges[n], own) == others).await;
+    }
+    // It comes again from elsewhere, then without a relay.
+    for (round, moved) in [(1, Some(at("192.0.2.9:6081"))), (2, None)] {
+        edges[0].following = None;
+        edges[0] = start(0, moved, round);
+        let others = sorted(
+            moved
+                .map(|at| (fra1, at))
+                .into_iter()
+                .chain([(ams1, second)]),
+        );
+        until("the move is known", || relays(&edges[2], par1) == others).await;
+        assert_eq!(slice(0), Some(fra1), "the slice is as it was");
+    }
+    // One that is deleted goes on with its slice until its lease ends, and so do the others with it.
+    control.delete_node("ams1");
+    until("it is gone", || control.seen("ams1").is_none()).await;
+    assert_eq!(relays(&edges[2], par1), [(ams1, second)]);
+    let end = control.objects.snapshot().leases.get(&ams1).unwrap().until;
+    let after = program::Here {
+        slice: par1,
+        now: end,
+    };
+    let spec = program::spec(&edges[2].objects.snapshot(), after);
+    assert_eq!(spec.relays, []);
+}
+
+fn sorted(relays: impl IntoIterator<Item = (Ipv4Net, SocketAddr)>) -> Vec<(Ipv4Net, SocketAddr)> {
+    let sorted: BTreeSet<_> = relays.into_iter().collect();
+    sorted.into_iter().collect()
 }

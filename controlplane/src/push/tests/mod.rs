@@ -212,6 +212,11 @@ struct Edge {
 
 impl Edge {
     fn start(copy: &Path, address: SocketAddr, bundle: Bundle) -> Edge {
+        Edge::with(copy, address, bundle, None)
+    }
+
+    /// The same, which takes others' packets.
+    fn with(copy: &Path, address: SocketAddr, bundle: Bundle, relay: Option<SocketAddr>) -> Edge {
         let objects = Objects::replica(store(copy)).unwrap();
         let progress = watch::Sender::new(Progress {
             revision: objects.snapshot().revision,
@@ -221,6 +226,7 @@ impl Edge {
             control: vec![address.to_string()],
             bundle,
             progress: progress.subscribe(),
+            relay,
         };
         let following = Following::start(Arc::clone(&objects), follow).unwrap();
         let (mut revisions, applied) = (objects.revision(), progress.clone());

@@ -11,6 +11,7 @@ async fn hello(
     let hello = FromNode::Hello {
         version: VERSION,
         has: None,
+        relay: None,
     };
     let frame = frame::encode(&hello, 1000).unwrap();
     // One that is refused for its certificate need not listen any more.
@@ -152,6 +153,7 @@ async fn a_node_that_breaks_the_rules_is_cut_off() {
         &FromNode::Hello {
             version: VERSION,
             has: None,
+            relay: None,
         },
         1000,
     );
@@ -179,11 +181,37 @@ async fn a_node_that_breaks_the_rules_is_cut_off() {
     let hello = FromNode::Hello {
         version: VERSION + 1,
         has: None,
+        relay: None,
     };
     let frame = frame::encode(&hello, 1000).unwrap();
     frame::send(&mut stream, &frame).await.unwrap();
     let answer = read_frame(&mut stream).await.unwrap();
     assert!(answer.contains("speaks version 2"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_relay_that_no_other_machine_reaches_is_refused_and_nothing_is_leased() {
+    let control = Control::new();
+    let bundle = control.bundle("fra1");
+    for relay in [
+        "0.0.0.0:6081",
+        "127.0.0.1:6081",
+        "224.0.0.1:6081",
+        "192.0.2.1:0",
+    ] {
+        let mut stream = control.connect(&bundle).await.unwrap();
+        let hello = FromNode::Hello {
+            version: VERSION,
+            has: None,
+            relay: Some(relay.parse().unwrap()),
+        };
+        let frame = frame::encode(&hello, 1000).unwrap();
+        frame::send(&mut stream, &frame).await.unwrap();
+        let answer = read_frame(&mut stream).await.unwrap();
+        assert!(answer.contains("[router] relay"), "{relay}: {answer}");
+        assert!(is_closed(&mut stream).await);
+    }
+    assert!(control.objects.snapshot().leases.is_empty());
 }
 
 #[tokio::test]
