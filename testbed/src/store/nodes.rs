@@ -1,5 +1,6 @@
 //! Nodes that follow a control plane: how long until a change is at each of them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use super::serve::{opened, options};
 /// Longest wait for a change at a node.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// When a node had what.
+/// When which node had what.
 struct Sighting {
+    node: usize,
     revision: u64,
     at: Instant,
 }
@@ -51,22 +53,12 @@ pub fn nodes(directory: &Path, count: usize, changes: u32) -> anyhow::Result<Vec
     let mut nodes = Vec::new();
     for number in 0..count {
         let name = format!("node{number}");
-        let bundle = Bundle::parse(plane.enrol(&name, None)?.as_bytes(), &name)?;
+        let bundle = identity(&plane, &directory.join(format!("{name}.pem")), &name)?;
         let copy = directory.join(&name);
-        nodes.push(node(&runtime, &copy, bundle, address, sightings.clone())?);
+        let sightings = sightings.clone();
+        nodes.push(node(&runtime, (number, &copy), bundle, address, sightings)?);
     }
-    let newest = plane.snapshot().revision;
-    let began = clock::now();
-    while nodes
-        .iter()
-        .any(|node| node.plane.snapshot().revision < newest)
-    {
-        anyhow::ensure!(
-            began.elapsed() < SEEN_WITHIN * 6,
-            "the nodes do not get what there is"
-        );
-        runtime.block_on(async { tokio::time::sleep(Duration::from_millis(5)).await });
-    }
+    runtime.block_on(settled(&plane, &nodes, &mut seen))?;
     let token = std::fs::read_to_string(directory.join("token"))?;
     let mut client = Client::to(api, token.trim())?;
     let zones = client.result("/zones")?;
@@ -105,6 +97,39 @@ pub fn nodes(directory: &Path, count: usize, changes: u32) -> anyhow::Result<Vec
     ])
 }
 
+/// The identity that the node had before, or a new one: each new one leases another slice, and there are 256.
+fn identity(plane: &ControlPlane, file: &Path, name: &str) -> anyhow::Result<Bundle> {
+    if !file.exists() {
+        std::fs::write(file, plane.enrol(name, None)?)?;
+    }
+    Ok(Bundle::read(file)?)
+}
+
+/// Waits until every node has its slice, and everything that there is: from here on only what is measured
+/// changes.
+async fn settled(
+    plane: &ControlPlane,
+    nodes: &[Node],
+    seen: &mut mpsc::Receiver<Sighting>,
+) -> anyhow::Result<()> {
+    let began = clock::now();
+    loop {
+        let newest = plane.snapshot();
+        let leased = newest.leases.len();
+        let has_all = |node: &Node| node.plane.snapshot().revision >= newest.revision;
+        if leased >= nodes.len() && nodes.iter().all(has_all) {
+            return Ok(());
+        }
+        let most = nodes.len();
+        anyhow::ensure!(
+            began.elapsed() < SEEN_WITHIN * 6,
+            "the nodes do not get what there is: {leased} of {most} have a slice"
+        );
+        // What they see meanwhile is nobody's time.
+        let _is_one = tokio::time::timeout(Duration::from_millis(5), seen.recv()).await;
+    }
+}
+
 /// Milliseconds from `begin` until each of the nodes had what came after a revision.
 async fn all_seen(
     seen: &mut mpsc::Receiver<Sighting>,
@@ -112,16 +137,17 @@ async fn all_seen(
     before: u64,
     begin: Instant,
 ) -> anyhow::Result<Vec<f64>> {
-    let mut times = Vec::new();
+    let mut times = BTreeMap::new();
     while times.len() < count {
         let next = tokio::time::timeout(SEEN_WITHIN, seen.recv()).await;
         let sighting = next.context("a node does not get a change")?;
-        let Sighting { revision, at } = sighting.context("no node is left")?;
+        let Sighting { node, revision, at } = sighting.context("no node is left")?;
         if revision > before {
-            times.push((at - begin).as_secs_f64() * 1e3);
+            let first = times.entry(node);
+            first.or_insert_with(|| (at - begin).as_secs_f64() * 1e3);
         }
     }
-    Ok(times)
+    Ok(times.into_values().collect())
 }
 
 /// Serves the API in a thread; its address.
@@ -143,7 +169,7 @@ fn api(
 
 fn node(
     runtime: &tokio::runtime::Runtime,
-    copy: &Path,
+    (number, copy): (usize, &Path),
     bundle: Bundle,
     address: SocketAddr,
     sightings: mpsc::Sender<Sighting>,
@@ -163,7 +189,12 @@ fn node(
             let revision = *revisions.borrow_and_update();
             let rejected = Vec::new();
             progress.send_replace(Progress { revision, rejected });
-            if sightings.send(Sighting { revision, at }).await.is_err() {
+            let sighting = Sighting {
+                node: number,
+                revision,
+                at,
+            };
+            if sightings.send(sighting).await.is_err() {
                 return;
             }
         }
