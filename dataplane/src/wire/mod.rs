@@ -9,6 +9,7 @@ pub mod echo;
 pub mod ecn;
 pub mod esp;
 pub mod flow;
+pub mod geneve;
 pub mod gre;
 pub mod icmp;
 pub mod ikev2;
