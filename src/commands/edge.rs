@@ -190,6 +190,7 @@ fn router_config(config: &config::Edge) -> anyhow::Result<RouterConfig> {
         listen: config.router.listen.clone(),
         ipsec: config.router.ipsec.clone(),
         gre: config.router.gre.clone(),
+        relay: config.router.relay,
         overlay: overlay(&config.router, slice),
         endpoint_cache: Some(config.data_dir.join("endpoints.json")),
     })

@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         listen,
         ipsec: way.ipsec(),
         gre: way.gre(),
+        relay: None,
         overlay: Overlay::Site {
             routes: [way.routes(), direct_prefixes(&config)].concat(),
             address: config.router.address,

@@ -1,6 +1,7 @@
 //! The configuration files of `edge`, `control` and `site`: one TOML each, typed, unknown keys refused.
 
 mod ipsec;
+mod relay;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
@@ -185,6 +186,10 @@ pub(crate) struct Router {
     pub(crate) ipsec: Vec<IpAddr>,
     /// Addresses at which GRE tunnels end; none without. Needs CAP_NET_RAW.
     pub(crate) gre: Vec<IpAddr>,
+    /// Where other edges hand over by Geneve what came out of their tunnels for this one: an address of a
+    /// network that only edges share, with its UDP port or 6081; without one nothing is handed over.
+    #[serde(deserialize_with = "relay::read")]
+    pub(crate) relay: Option<SocketAddr>,
     /// `host:port` printed into peers' ready-made configurations.
     pub(crate) endpoint: Option<String>,
 }
@@ -205,6 +210,7 @@ impl Default for Router {
             listen,
             ipsec: Vec::new(),
             gre: Vec::new(),
+            relay: None,
             endpoint: None,
         }
     }

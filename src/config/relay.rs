@@ -16,8 +16,9 @@ pub(super) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAd
 
 fn parse(text: &str) -> Result<SocketAddr, String> {
     let with_port = |ip: IpAddr| SocketAddr::new(ip, geneve::PORT);
-    let address = text.parse().or_else(|_no_port| text.parse().map(with_port));
-    let address: SocketAddr = address.map_err(|_no_address| {
+    let address = text.parse::<SocketAddr>();
+    let address = address.or_else(|_no_port| text.parse::<IpAddr>().map(with_port));
+    let address = address.map_err(|_no_address| {
         format!(
             "relay is \"{text}\": give an address of this machine, and a UDP port if it is not {}",
             geneve::PORT
@@ -35,7 +36,6 @@ fn parse(text: &str) -> Result<SocketAddr, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::Router;
 
     #[test]

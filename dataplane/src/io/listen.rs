@@ -16,20 +16,27 @@ use super::udp::Socket;
 /// Whether the addresses can be had, before anything is made.
 pub(super) fn check(config: &RouterConfig) -> Result<(), SetupError> {
     let RouterConfig {
-        listen, ipsec, gre, ..
+        listen,
+        ipsec,
+        gre,
+        relay,
+        ..
     } = config;
     let v4 = listen.iter().filter(|address| address.is_ipv4()).count();
     let is_nothing = listen.is_empty() && ipsec.is_empty() && gre.is_empty();
     if is_nothing || v4 > 1 || listen.len() - v4 > 1 {
         return Err(SetupError::Listen(listen.len()));
     }
-    if let Some(address) = ipsec.iter().chain(gre).find(|one| one.is_unspecified()) {
+    let relay_ip = relay.map(|address| address.ip());
+    let mut ends = ipsec.iter().chain(gre).chain(&relay_ip);
+    if let Some(address) = ends.find(|one| one.is_unspecified()) {
         return Err(SetupError::Wildcard(*address));
     }
     // Before anything is made: this says more than that a second router is one too many.
     let wireguard = listen.iter().map(|address| (Carrier::WireGuard, *address));
     let shared = ipsec.iter().flat_map(|address| ipsec_ports(*address));
-    for (carrier, address) in wireguard.chain(shared) {
+    let relay = relay.map(|address| (Carrier::Relay, address));
+    for (carrier, address) in wireguard.chain(shared).chain(relay) {
         drop(bind(carrier, address, Workers::ONE)?);
     }
     Ok(())
@@ -50,8 +57,13 @@ pub(super) fn ports(config: &RouterConfig, workers: Workers) -> Result<Vec<Vec<P
         .ipsec
         .iter()
         .flat_map(|address| ipsec_ports(*address));
-    for (carrier, address) in wireguard.chain(shared) {
+    let relay = config.relay.map(|address| (Carrier::Relay, address));
+    for (carrier, address) in wireguard.chain(shared).chain(relay) {
         for (of_worker, socket) in ports.iter_mut().zip(bind(carrier, address, workers)?) {
+            if carrier == Carrier::Relay {
+                let cut = socket.cut_always();
+                cut.map_err(|source| SetupError::Socket { address, source })?;
+            }
             of_worker.push(Port::udp(carrier, socket));
         }
     }

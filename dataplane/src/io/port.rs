@@ -85,10 +85,10 @@ impl Port {
     }
 
     /// Has the kernel send datagrams whole, whatever it has heard of the path: somebody else listens to
-    /// that. IKE's own stay as they are: they are short, and may be cut.
+    /// that. IKE's own stay as they are: they are short, and may be cut; so may what nodes hand to each other.
     pub(super) fn ignore_kernels_path_mtu(&mut self) {
         let done = match &mut self.socket {
-            Socket::Udp(_) if self.carrier == Carrier::Ike => Ok(()),
+            Socket::Udp(_) if matches!(self.carrier, Carrier::Ike | Carrier::Relay) => Ok(()),
             Socket::Udp(socket) => socket.ignore_kernels_path_mtu(),
             Socket::Raw(socket) => socket.ignore_kernels_path_mtu(),
         };
@@ -257,9 +257,12 @@ impl Socket {
 fn own_address(carrier: Carrier, local: SocketAddr) -> Option<IpAddr> {
     match carrier {
         Carrier::WireGuard => None,
-        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre | Carrier::Echo => {
-            Some(local.ip())
-        }
+        Carrier::Ike
+        | Carrier::NatT
+        | Carrier::Esp
+        | Carrier::Gre
+        | Carrier::Echo
+        | Carrier::Relay => Some(local.ip()),
     }
 }
 

@@ -33,7 +33,7 @@ const fn protocol(carrier: Carrier, is_ipv4: bool) -> Option<i32> {
         Carrier::Esp => Some(50),
         Carrier::Gre => Some(47),
         Carrier::Echo => Some(if is_ipv4 { 1 } else { 58 }),
-        Carrier::WireGuard | Carrier::Ike | Carrier::NatT => None,
+        Carrier::WireGuard | Carrier::Ike | Carrier::NatT | Carrier::Relay => None,
     }
 }
 

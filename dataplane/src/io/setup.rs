@@ -59,6 +59,10 @@ pub struct RouterConfig {
     pub ipsec: Vec<IpAddr>,
     /// Addresses for GRE, IP protocol 47, likewise.
     pub gre: Vec<IpAddr>,
+    /// Where other nodes hand over by Geneve what came out of their tunnels for this one; no wildcard. The
+    /// network must be one that only nodes share: Geneve authenticates nobody. `None`: nothing is handed
+    /// over, either way.
+    pub relay: Option<SocketAddr>,
     /// Which side of the tunnels this machine is.
     pub overlay: Overlay,
     /// File that keeps where peers were heard last; without one, peers without a configured
@@ -161,7 +165,9 @@ pub enum SetupError {
         source: io::Error,
     },
     /// A wildcard where an address is needed.
-    #[error("{0} is a wildcard: IPsec and GRE need the addresses that peers talk to, one by one")]
+    #[error(
+        "{0} is a wildcard: IPsec, GRE and relays need the addresses that peers talk to, one by one"
+    )]
     Wildcard(IpAddr),
     /// No privilege for raw IP.
     #[error("no permission for raw IP ({0:?}): run as root or with CAP_NET_RAW")]
@@ -406,7 +412,10 @@ fn assemble(
     let told = receivers.into_iter().zip(wakes());
     let mut all = Vec::new();
     for (worker, ((face, ports), commands)) in workers.iter().zip(owned.zip(told)) {
-        let node = node_config(&config.overlay, worker, workers);
+        let node = NodeConfig {
+            relay: config.relay.map(|address| address.ip()),
+            ..node_config(&config.overlay, worker, workers)
+        };
         let mut node = Node::new(node, Arc::clone(programmer.tables()), clock::now());
         if let Face::Flows(_) = face {
             node.deliver_by_owner();
@@ -470,6 +479,7 @@ fn node_config(overlay: &Overlay, worker: WorkerId, workers: Workers) -> NodeCon
         workers,
         role,
         probe_key: ProbeKey(probe_key()),
+        relay: None,
     }
 }
 

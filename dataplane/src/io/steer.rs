@@ -36,7 +36,8 @@ pub(super) fn by_spi(socket: &impl AsRawFd, carrier: Carrier) -> io::Result<()> 
     match carrier {
         Carrier::NatT => sys::set_reuseport_filter(socket, &SPI_OR_MARKER),
         Carrier::Ike => sys::set_reuseport_filter(socket, &ike(0)),
-        Carrier::WireGuard | Carrier::Esp | Carrier::Gre | Carrier::Echo => Ok(()),
+        // Whoever it comes to may deliver what another node sends: one node's goes to one worker.
+        Carrier::WireGuard | Carrier::Esp | Carrier::Gre | Carrier::Echo | Carrier::Relay => Ok(()),
     }
 }
 

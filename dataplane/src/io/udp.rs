@@ -210,11 +210,19 @@ impl Socket {
         Ok(())
     }
 
+    /// Has datagrams cut where they are too long, here and on the way.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub(super) fn cut_always(&self) -> io::Result<()> {
+        sys::set_path_mtu(&self.socket, self.local.is_ipv4(), PathMtu::Cut)
+    }
+
     /// The device's own MTU is less than a datagram: whoever configured that has them cut.
     fn let_cut(&mut self) -> io::Result<()> {
         self.is_probing = false;
         tracing::info!(local = %self.local, "datagrams are longer than the device's MTU, and are cut");
-        sys::set_path_mtu(&self.socket, self.local.is_ipv4(), PathMtu::Cut)
+        self.cut_always()
     }
 
     /// Sends `train`: datagrams of `segment_size` bytes, the last may be shorter.
@@ -299,9 +307,12 @@ impl AsFd for Socket {
 fn steer(socket: &socket2::Socket, carrier: Carrier) -> io::Result<()> {
     match carrier {
         Carrier::WireGuard => steer::by_receiver_index(socket),
-        Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre | Carrier::Echo => {
-            steer::by_spi(socket, carrier)
-        }
+        Carrier::Ike
+        | Carrier::NatT
+        | Carrier::Esp
+        | Carrier::Gre
+        | Carrier::Echo
+        | Carrier::Relay => steer::by_spi(socket, carrier),
     }
 }
 

@@ -32,6 +32,14 @@ pub struct Counters {
     pub delivered_bytes: u64,
     /// Packets that came out of one tunnel and went into another.
     pub forwarded_packets: u64,
+    /// Packets that came out of a tunnel and went to another node, whose source address they are for.
+    pub relay_tx_packets: u64,
+    /// Their bytes.
+    pub relay_tx_bytes: u64,
+    /// Packets that another node sent so, and that passed all checks.
+    pub relay_rx_packets: u64,
+    /// Their bytes.
+    pub relay_rx_bytes: u64,
     /// Packets and datagrams handed to another worker.
     pub handed_over: u64,
     /// Packets and datagrams that another worker handed over.
@@ -73,6 +81,10 @@ impl Default for Counters {
             delivered_packets: 0,
             delivered_bytes: 0,
             forwarded_packets: 0,
+            relay_tx_packets: 0,
+            relay_tx_bytes: 0,
+            relay_rx_packets: 0,
+            relay_rx_bytes: 0,
             handed_over: 0,
             handed_in: 0,
             fragments: 0,
@@ -122,6 +134,10 @@ impl Counters {
             ("delivered_packets", self.delivered_packets),
             ("delivered_bytes", self.delivered_bytes),
             ("forwarded_packets", self.forwarded_packets),
+            ("relay_tx_packets", self.relay_tx_packets),
+            ("relay_tx_bytes", self.relay_tx_bytes),
+            ("relay_rx_packets", self.relay_rx_packets),
+            ("relay_rx_bytes", self.relay_rx_bytes),
             ("handed_over", self.handed_over),
             ("handed_in", self.handed_in),
             ("fragments", self.fragments),

@@ -41,14 +41,18 @@ reasons! {
     NotUnicast = "not_unicast",
     /// Out of a tunnel: AllowedIPs give the source to another tunnel of the vnet, or to none.
     SourceNotAllowed = "source_not_allowed",
-    /// Out of a tunnel: the source is not routed to where the packet came from.
+    /// Out of a tunnel: the source is not routed to where the packet came from, or of another node's: to no tunnel.
     SourceNotRouted = "source_not_routed",
-    /// Out of a tunnel: the destination is a source address that nobody has.
+    /// Out of a tunnel, or from another node: the destination is a source address that nobody has.
     ReturnUnknown = "return_unknown",
-    /// Out of a tunnel: the destination is a source address of another node.
+    /// Out of a tunnel: the destination is a source address of another node, and there is no way there.
     ReturnOtherNode = "return_other_node",
-    /// Out of a tunnel: the destination is a source address of another vnet.
+    /// Out of a tunnel, or from another node: the destination is a source address of another vnet.
     ReturnVnetMismatch = "return_vnet_mismatch",
+    /// By Geneve: the sender is no other node.
+    RelayStranger = "relay_stranger",
+    /// From another node: the destination is no source address of ours, and nothing is handed over twice.
+    RelayNotOurs = "relay_not_ours",
     /// No route to the destination in its vnet.
     NoRoute = "no_route",
     /// The route leads back to where the packet came from.

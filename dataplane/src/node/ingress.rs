@@ -13,6 +13,7 @@ use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 use crate::wire::{ecn, flow, mss};
 
+use super::relay::lent;
 use super::router::{Arrival, Place, Sender};
 use super::{DropReason, Node, NodeConfig, Role, icmp};
 
@@ -20,6 +21,8 @@ use super::{DropReason, Node, NodeConfig, Role, icmp};
 enum Verdict {
     Deliver,
     Forward(TunnelId),
+    /// To another node.
+    Relay(SocketAddr),
     NoRoute,
 }
 
@@ -33,6 +36,9 @@ impl Node {
         now: Instant,
         guard: &Guard,
     ) -> Result<(), DropReason> {
+        if way.carrier == Carrier::Relay {
+            return self.relayed(way, datagram, guard);
+        }
         if let Some(other) = self.addressee(way, datagram) {
             return self.hand_over(other, arrival, Parcel::Underlay(way), datagram);
         }
@@ -55,9 +61,12 @@ impl Node {
                 };
                 let parcel = match way.carrier {
                     Carrier::WireGuard => Parcel::Initiation(way.remote, tunnel),
-                    Carrier::Ike | Carrier::NatT | Carrier::Esp | Carrier::Gre | Carrier::Echo => {
-                        Parcel::Underlay(way)
-                    }
+                    Carrier::Ike
+                    | Carrier::NatT
+                    | Carrier::Esp
+                    | Carrier::Gre
+                    | Carrier::Echo
+                    | Carrier::Relay => Parcel::Underlay(way),
                 };
                 return self.hand_over(owner, arrival, parcel, datagram);
             }
@@ -138,6 +147,7 @@ impl Node {
             Verdict::Deliver => self.deliver(&scratch[..len], &inner),
             Verdict::Forward(to) if to == tunnel => Err(DropReason::RouteLoops),
             Verdict::Forward(to) => self.forward((tunnel, to), vnet, (scratch, len), now),
+            Verdict::Relay(to) => self.relay(to, vnet, &scratch[..len]),
             Verdict::NoRoute => {
                 self.report_to_tunnel(ErrorKind::NetUnreachable, tunnel, &scratch[..len], now);
                 Err(DropReason::NoRoute)
@@ -194,6 +204,7 @@ impl Node {
                 self.counters.forwarded_packets += icmp::widen(packets);
                 Ok(())
             }
+            Verdict::Relay(to) => self.relay_pieces(to, vnet, (packet, offload), scratch),
             Verdict::NoRoute => {
                 self.report_to_tunnel(ErrorKind::NetUnreachable, tunnel, packet, now);
                 Err(DropReason::NoRoute)
@@ -210,8 +221,12 @@ impl Node {
     ) -> Result<Verdict, DropReason> {
         let is_edge = self.config.role == Role::Edge;
         if is_edge && source::is_source(inner.dst) {
-            self.check_return(vnet, inner.dst)?;
-            return Ok(Verdict::Deliver);
+            let address = lent(inner.dst).ok_or(DropReason::ReturnUnknown)?;
+            return if self.is_lent_to(vnet, address)? {
+                Ok(Verdict::Deliver)
+            } else {
+                self.relay_of(address, guard).map(Verdict::Relay)
+            };
         }
         Ok(match tables.route(inner.dst, || flow::hash(inner), guard) {
             Some(Nexthop::Tunnel(to)) => Verdict::Forward(to),
@@ -222,25 +237,8 @@ impl Node {
         })
     }
 
-    /// The return table must give the destination to this node, and to the tunnel's vnet.
-    fn check_return(&self, vnet: VnetId, destination: IpAddr) -> Result<(), DropReason> {
-        let destination = match destination {
-            IpAddr::V4(destination) => Some(destination),
-            IpAddr::V6(destination) => source::to_v4(destination),
-        };
-        let owner = destination
-            .and_then(|destination| self.tables.returns.lookup(destination))
-            .ok_or(DropReason::ReturnUnknown)?;
-        if owner.vnet != vnet {
-            return Err(DropReason::ReturnVnetMismatch);
-        }
-        if owner.node != self.config.node {
-            return Err(DropReason::ReturnOtherNode);
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self, packet: &[u8], inner: &Inner) -> Result<(), DropReason> {
+    /// Gives a packet that passed all checks to the overlay.
+    pub(super) fn deliver(&mut self, packet: &[u8], inner: &Inner) -> Result<(), DropReason> {
         if let Some(owner) = self.other_owner(inner.dst) {
             return self.hand_over(owner, Arrival::Direct, Parcel::Deliver, packet);
         }

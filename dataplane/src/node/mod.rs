@@ -7,7 +7,8 @@
 //! Egress (overlay to underlay) is `egress.rs`, ingress (underlay to overlay) `ingress.rs`. Two facts keep
 //! vnets apart, whatever is configured: a packet's vnet comes from the source address that we lent, or from
 //! the tunnel that authenticated it, never from the packet's other fields; and a tunnel takes only
-//! packets of its own vnet.
+//! packets of its own vnet. What came out of a tunnel at another node (`relay.rs`) has the vnet that the node
+//! says, and must be for a source address that we lent to that one.
 
 mod counters;
 mod drop;
@@ -18,6 +19,7 @@ mod health;
 mod icmp;
 mod ingress;
 mod path;
+mod relay;
 mod router;
 mod status;
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub role: Role,
     /// The secret of its probes.
     pub probe_key: ProbeKey,
+    /// Our address for what nodes hand to each other; `None`: nothing is handed over.
+    pub relay: Option<IpAddr>,
 }
 
 /// Which end of tunnels a node is.

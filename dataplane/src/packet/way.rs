@@ -17,6 +17,8 @@ pub enum Carrier {
     Gre,
     /// ICMP and ICMPv6 echo between the outer addresses of a tunnel, past it: probes that come back so.
     Echo,
+    /// UDP, on the port of Geneve: what nodes hand to each other.
+    Relay,
 }
 
 /// A way over the underlay, seen from here.

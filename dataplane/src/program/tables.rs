@@ -137,6 +137,14 @@ impl VnetTables {
             .is_some_and(|group| group.contains(Nexthop::Tunnel(tunnel)))
     }
 
+    /// Whether packets from `address` come out of a tunnel of the vnet: one allows it, and it is routed to
+    /// one. For packets of other nodes, which know the tunnel. Never of a source address.
+    #[inline]
+    pub fn is_behind_tunnel(&self, address: IpAddr, guard: &Guard) -> bool {
+        let is_allowed = self.lookup(&self.allowed, address, guard).is_some();
+        is_allowed && self.lookup(&self.routes, address, guard).is_some()
+    }
+
     fn lookup<'g>(
         &self,
         table: &'g Routes,

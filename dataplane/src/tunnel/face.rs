@@ -162,7 +162,7 @@ impl Tunnels {
         match way.carrier {
             Carrier::WireGuard => wireguard::addressee(datagram),
             Carrier::Ike | Carrier::NatT | Carrier::Esp => self.ipsec.addressee(way, datagram),
-            Carrier::Gre => None,
+            Carrier::Gre | Carrier::Relay => None,
             // The identifier of a probe begins with its worker.
             Carrier::Echo => datagram.get(4).map(|worker| WorkerId(*worker)),
         }
@@ -191,8 +191,8 @@ impl Tunnels {
                 let addresses = (local, way.remote.ip());
                 self.gre.decap(addresses, datagram, buffer, now, out)
             }
-            // It is about a tunnel, and in none.
-            Carrier::Echo => Err(Refusal::Malformed),
+            // It is about a tunnel, or came out of another node's, and is in none.
+            Carrier::Echo | Carrier::Relay => Err(Refusal::Malformed),
         }
     }
 

@@ -27,6 +27,7 @@ use dataplane::wire::ikev2::payload::{self, Chain, Id, Payload};
 use dataplane::wire::ikev2::proposal::Protocol;
 use dataplane::wire::{echo, esp};
 
+mod geneve;
 mod gre;
 
 /// Changed messages for each of the corpus: ten thousand in all take some seconds without optimization.
@@ -243,7 +244,8 @@ fn corpus() -> BTreeMap<String, Vec<u8>> {
                 fs::write(directory().join(name), message).unwrap();
             }
         }
-        for (name, message) in chains().into_iter().chain(gre::said()) {
+        let said = gre::said().into_iter().chain(geneve::said());
+        for (name, message) in chains().into_iter().chain(said) {
             fs::write(directory().join(name), message).unwrap();
         }
     }
@@ -270,6 +272,7 @@ fn parse(bytes: &[u8]) {
         }
     }
     gre::parse(bytes);
+    geneve::parse(bytes);
     let message = match esp::Datagram::parse(bytes) {
         Some(esp::Datagram::Ike(message)) => message,
         Some(esp::Datagram::Esp(packet)) => {
@@ -294,6 +297,7 @@ fn parse(bytes: &[u8]) {
 struct Target {
     device: Device,
     gre: gre::Target,
+    geneve: geneve::Target,
     out: Outbox,
     now: Instant,
     answers: usize,
@@ -321,6 +325,7 @@ impl Target {
         Self {
             device,
             gre: gre::Target::new(now),
+            geneve: geneve::Target::new(now),
             out,
             now,
             answers: 0,
@@ -330,6 +335,9 @@ impl Target {
     fn take(&mut self, carrier: Carrier, bytes: &[u8]) {
         if carrier == Carrier::Gre {
             return self.gre.take(bytes, self.now);
+        }
+        if carrier == Carrier::Relay {
+            return self.geneve.take(bytes, self.now);
         }
         let way = Way {
             remote: SocketAddr::new(address(0), 500),
@@ -354,13 +362,19 @@ impl Target {
     }
 }
 
-const CARRIERS: [Carrier; 4] = [Carrier::Ike, Carrier::NatT, Carrier::Esp, Carrier::Gre];
+const CARRIERS: [Carrier; 5] = [
+    Carrier::Ike,
+    Carrier::NatT,
+    Carrier::Esp,
+    Carrier::Gre,
+    Carrier::Relay,
+];
 
 #[test]
 fn whatever_becomes_of_a_message_nothing_panics_and_no_packet_comes_out() {
     let corpus = corpus();
     let names: Vec<_> = corpus.keys().map(|name| name.split('-').next()).collect();
-    for kind in ["ike", "natt", "esp", "gre", "payloads"] {
+    for kind in ["ike", "natt", "esp", "gre", "geneve", "payloads"] {
         assert!(names.contains(&Some(kind)), "no {kind} in the corpus");
     }
     let fragment = |message: &&Vec<u8>| message.len() > 28 && message[16] == payload::kind::SKF;
@@ -391,6 +405,10 @@ fn whatever_becomes_of_a_message_nothing_panics_and_no_packet_comes_out() {
         target.answers > 0,
         "first requests of the corpus are answered"
     );
+    assert!(
+        target.geneve.delivered > 3,
+        "packets of the corpus are delivered"
+    );
     let debug = format!("{:?}", target.device);
     assert!(
         debug.contains("tunnels: 2") && HALF_OPEN_MAX == 1024,
@@ -408,5 +426,5 @@ fn bytes_of_chance_are_no_message() {
         parse(&bytes);
         target.take(CARRIERS[random.below(CARRIERS.len())], &bytes);
     }
-    assert_eq!(target.answers, 0);
+    assert_eq!((target.answers, target.geneve.delivered), (0, 0));
 }

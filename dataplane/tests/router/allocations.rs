@@ -19,7 +19,7 @@ pub(crate) fn operations() -> usize {
 
 /// What asking and answering costs, and a handshake that falls into the time. A packet's share is
 /// less than a hundredth.
-const OPERATIONS_MAX: u64 = 50;
+pub(crate) const OPERATIONS_MAX: u64 = 50;
 
 #[test]
 fn a_bulk_transfer_asks_nothing_of_the_heap() {

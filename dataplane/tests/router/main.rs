@@ -10,6 +10,7 @@
 mod allocations;
 mod namespaces;
 mod path;
+mod relay;
 mod role;
 mod world;
 

@@ -49,7 +49,7 @@ fn pass_both_ways(world: &World) {
     }
 }
 
-fn number(counters: &str, name: &str) -> u64 {
+pub(crate) fn number(counters: &str, name: &str) -> u64 {
     let counters: serde_json::Value = serde_json::from_str(counters).unwrap();
     counters["io"][name].as_u64().unwrap()
 }

@@ -3,10 +3,10 @@
 use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use dataplane::fib::Nexthop;
+use dataplane::fib::{Candidate, Candidates, Nexthop};
 use dataplane::id::{NodeId, TunnelId, VnetId, Workers};
 use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
-use dataplane::program::{Route, RouteKey, Spec, Tunnel, Vnet};
+use dataplane::program::{Relay, Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
 use dataplane::tunnel::{self, direct, gre, wireguard};
 use dataplane::wire::checksum::Sum;
@@ -14,6 +14,8 @@ use ipnet::IpNet;
 
 const VNET: VnetId = VnetId(1);
 const TUNNEL: TunnelId = TunnelId(1);
+/// Of a site, to another edge.
+const SECOND: TunnelId = TunnelId(8);
 
 /// Bytes of a bulk transfer.
 pub(crate) const BULK: usize = 100_000_000;
@@ -41,42 +43,7 @@ fn say(word: &str, what: &str) {
 
 fn router() {
     let is_edge = setting("PC_SIDE").as_deref() == Some("edge");
-    let backend = match setting("PC_BACKEND").as_deref() {
-        Some("plain") => TunBackend::Plain,
-        _ => TunBackend::Offload,
-    };
-    let port = setting("PC_PORT").map_or(51820, |port| port.parse().unwrap());
-    let net = "100.64.0.0/20".parse().unwrap();
-    let overlay = if is_edge {
-        Overlay::Edge {
-            slice: Slice::new(net).unwrap(),
-            node: NodeId(0),
-        }
-    } else {
-        Overlay::Site {
-            routes: vec![RANGE_V4.into(), RANGE_V6.into()],
-            address: "10.0.0.1".parse().unwrap(),
-        }
-    };
-    let listen =
-        setting("PC_LISTEN").map_or_else(|| IpAddr::from([0, 0, 0, 0]), |ip| ip.parse().unwrap());
-    let config = RouterConfig {
-        tun: TunConfig {
-            name: "pc0".into(),
-            mtu: 1420,
-            backend,
-        },
-        workers: setting("PC_WORKERS").map(|count| Workers::new(count.parse().unwrap()).unwrap()),
-        listen: vec![SocketAddr::new(listen, port)],
-        ipsec: Vec::new(),
-        gre: gre(is_edge)
-            .map(|config| config.local)
-            .into_iter()
-            .collect(),
-        overlay,
-        endpoint_cache: setting("PC_CACHE").map(Into::into),
-    };
-    let handle = match Router::start(config) {
+    let handle = match Router::start(config(is_edge)) {
         Ok(handle) => handle,
         Err(error) => return say("failed", &error.to_string()),
     };
@@ -107,6 +74,45 @@ fn router() {
     assert!(!handle.is_running());
 }
 
+fn config(is_edge: bool) -> RouterConfig {
+    let backend = match setting("PC_BACKEND").as_deref() {
+        Some("plain") => TunBackend::Plain,
+        _ => TunBackend::Offload,
+    };
+    let port = setting("PC_PORT").map_or(51820, |port| port.parse().unwrap());
+    let slice = setting("PC_SLICE").unwrap_or_else(|| "100.64.0.0/20".into());
+    let overlay = if is_edge {
+        Overlay::Edge {
+            slice: Slice::new(slice.parse().unwrap()).unwrap(),
+            node: NodeId(setting("PC_NODE").map_or(0, |node| node.parse().unwrap())),
+        }
+    } else {
+        Overlay::Site {
+            routes: vec![RANGE_V4.into(), RANGE_V6.into()],
+            address: "10.0.0.1".parse().unwrap(),
+        }
+    };
+    let listen =
+        setting("PC_LISTEN").map_or_else(|| IpAddr::from([0, 0, 0, 0]), |ip| ip.parse().unwrap());
+    RouterConfig {
+        tun: TunConfig {
+            name: "pc0".into(),
+            mtu: 1420,
+            backend,
+        },
+        workers: setting("PC_WORKERS").map(|count| Workers::new(count.parse().unwrap()).unwrap()),
+        listen: vec![SocketAddr::new(listen, port)],
+        ipsec: Vec::new(),
+        gre: gre(is_edge)
+            .map(|config| config.local)
+            .into_iter()
+            .collect(),
+        relay: setting("PC_RELAY").map(|address| address.parse().unwrap()),
+        overlay,
+        endpoint_cache: setting("PC_CACHE").map(Into::into),
+    }
+}
+
 /// The GRE tunnel, where the environment wants one in place of WireGuard, between these addresses.
 fn gre(is_edge: bool) -> Option<gre::Config> {
     let ends = setting("PC_GRE")?;
@@ -129,7 +135,8 @@ fn gre(is_edge: bool) -> Option<gre::Config> {
 }
 
 fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
-    let keys = [1, 2].map(|n| wireguard::PrivateKey([n; 32]));
+    let edges = setting("PC_KEY").map_or(1, |key| key.parse().unwrap());
+    let keys = [edges, 2].map(|n| wireguard::PrivateKey([n; 32]));
     let (ours, theirs) = if is_edge { (0, 1) } else { (1, 0) };
     let lan = [
         "10.0.0.0/24".parse().unwrap(),
@@ -184,6 +191,7 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
     spec.vnets.insert(VNET, Vnet { name: "v".into() });
     let id = setting("PC_TUNNEL").map_or(TUNNEL, |id| TunnelId(id.parse().unwrap()));
     spec.tunnels.insert(id, tunnel);
+    spec.relays = setting("PC_OTHER").map(other).into_iter().collect();
     if is_edge {
         spec.routes
             .extend(lan.map(|prefix| route(prefix, Nexthop::Tunnel(id))));
@@ -193,7 +201,42 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
         spec.routes
             .extend(edge.map(|prefix| route(prefix, Nexthop::Tunnel(id))));
     }
+    if let Some(endpoint) = setting("PC_SECOND") {
+        put_second(&mut spec, id, endpoint.parse().unwrap());
+    }
     spec
+}
+
+/// Another edge, by its slice, number and relay.
+fn other(setting: String) -> Relay {
+    let [net, node, address] = setting.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{setting}");
+    };
+    Relay {
+        net: net.parse().unwrap(),
+        node: NodeId(node.parse().unwrap()),
+        address: address.parse().unwrap(),
+    }
+}
+
+/// A tunnel to a second edge, by which packets come in; answers go by the first one.
+fn put_second(spec: &mut Spec, first: TunnelId, endpoint: SocketAddr) {
+    let mut tunnel = spec.tunnels[&first].clone();
+    if let tunnel::Config::WireGuard(config) = &mut tunnel.kind {
+        config.peer = wireguard::PrivateKey([3; 32]).public();
+        config.endpoint = Some(endpoint);
+    }
+    spec.tunnels.insert(SECOND, tunnel);
+    let candidate = |(priority, id)| Candidate {
+        priority,
+        ..Candidate::from(Nexthop::Tunnel(id))
+    };
+    for prefix in [RANGE_V4.into(), RANGE_V6.into()] {
+        let both = [(0, first), (100, SECOND)].map(candidate).to_vec();
+        let key = RouteKey { vnet: VNET, prefix };
+        let candidates = Candidates::new(both).unwrap();
+        spec.routes.insert(key, Route { candidates });
+    }
 }
 
 /// An Ethernet port with a router behind it, and a network behind that.

@@ -80,7 +80,8 @@ impl World {
         self.run(to, &format!("ip route add default dev {device}"));
     }
 
-    fn netns(&self, side: &str) -> String {
+    /// The name of a side to the system.
+    pub(crate) fn netns(&self, side: &str) -> String {
         format!("{}-{side}", self.tag)
     }
 

@@ -82,6 +82,7 @@ impl World {
             workers: Workers::ONE,
             role: Role::Edge,
             probe_key: ProbeKey([1; 32]),
+            relay: None,
         };
         let (edge, tables) = node(config, Some(slice), &spec, now);
         let clients = (1..=vnets).map(|number| {
@@ -333,6 +334,7 @@ fn site(number: u16, edge: SocketAddr, peer: wireguard::PublicKey, now: Instant)
         workers: Workers::ONE,
         role,
         probe_key: ProbeKey([2; 32]),
+        relay: None,
     };
     Site {
         address: SocketAddr::from(([198, 18, high, low], 51820)),

@@ -6,6 +6,7 @@ mod path;
 mod errors;
 mod hygiene;
 mod isolation;
+mod relay;
 mod workers;
 mod world;
 

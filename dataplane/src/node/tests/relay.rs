@@ -321,7 +321,10 @@ fn a_datagram_that_says_something_else_than_the_truth_is_dropped() {
             in_geneve(1, &good)[..7].to_vec(),
             DropReason::DatagramMalformed,
         ),
-        (Vec::new(), DropReason::DatagramMalformed),
+        (
+            in_geneve(1, &good)[..1].to_vec(),
+            DropReason::DatagramMalformed,
+        ),
     ];
     for (datagram, reason) in cases {
         pair.assert_dropped(&datagram, reason);

@@ -80,10 +80,16 @@ impl End {
             workers,
             role,
             probe_key: ProbeKey([9; 32]),
+            relay: None,
         };
+        Self::of(at, &config, spec)
+    }
+
+    /// As many workers as the configuration of the first one says.
+    pub(super) fn of(at: SocketAddr, config: &NodeConfig, spec: &Spec) -> Self {
         let program = Programmer::new(config.slice, config.node, config.workers);
         let now = start();
-        let crew = workers.iter().map(|worker| {
+        let crew = config.workers.iter().map(|worker| {
             let config = NodeConfig {
                 worker,
                 ..config.clone()
@@ -161,6 +167,12 @@ impl End {
 
     /// What waits to be sent to the underlay; packets for the overlay are kept.
     pub(super) fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let all = self.sent_by().into_iter();
+        all.map(|(way, datagram)| (way.remote, datagram)).collect()
+    }
+
+    /// The same, and by which way.
+    pub(super) fn sent_by(&mut self) -> Vec<(Way, Vec<u8>)> {
         self.hand_over();
         let mut all = Vec::new();
         for node in &mut self.crew {
@@ -170,11 +182,7 @@ impl End {
                         way,
                         segment_size,
                         bytes,
-                    } => all.extend(
-                        bytes
-                            .chunks(segment_size)
-                            .map(|one| (way.remote, one.to_vec())),
-                    ),
+                    } => all.extend(bytes.chunks(segment_size).map(|one| (way, one.to_vec()))),
                     Transmit::Device { packet, .. } => self.overlay.push(packet.to_vec()),
                 }
             }

@@ -315,7 +315,9 @@ impl Device {
                 Some(Datagram::Ike(message)) => self.message(way, message, now, out),
                 Some(Datagram::Esp(_)) => self.packet(datagram, buffer, now),
             },
-            Carrier::WireGuard | Carrier::Gre | Carrier::Echo => Err(Refusal::Malformed),
+            Carrier::WireGuard | Carrier::Gre | Carrier::Echo | Carrier::Relay => {
+                Err(Refusal::Malformed)
+            }
         }
     }
 

@@ -97,7 +97,7 @@ impl Directory {
                 Datagram::Esp(packet) => self.of_esp(packet),
             },
             Carrier::Esp => self.of_esp(datagram),
-            Carrier::WireGuard | Carrier::Gre | Carrier::Echo => None,
+            Carrier::WireGuard | Carrier::Gre | Carrier::Echo | Carrier::Relay => None,
         }
     }
 

@@ -93,7 +93,11 @@ impl World {
                     let port = match way.carrier {
                         Carrier::Ike => 500,
                         Carrier::NatT => 4500,
-                        Carrier::Esp | Carrier::WireGuard | Carrier::Gre | Carrier::Echo => 0,
+                        Carrier::Esp
+                        | Carrier::WireGuard
+                        | Carrier::Gre
+                        | Carrier::Echo
+                        | Carrier::Relay => 0,
                     };
                     assert_eq!(way.remote.port(), port);
                     let way = Way::udp(way.carrier, to.at, SocketAddr::new(from_at, port));
