@@ -8,6 +8,7 @@
 . "$TESTBED/checks-underlay.sh"
 . "$TESTBED/checks-userspace.sh"
 . "$TESTBED/checks-names.sh"
+. "$TESTBED/checks-private.sh"
 . "$TESTBED/checks-gre.sh"
 . "$TESTBED/checks-sites.sh"
 . "$TESTBED/checks-ecmp.sh"

@@ -174,6 +174,7 @@ need_for_world() {
   need redis-server redis-server
   need redis-cli redis-tools
   need dnsmasq dnsmasq-base
+  need python3 python3
   need dig bind9-dnsutils
   need named-checkzone bind9-utils
   need curl curl

@@ -131,7 +131,8 @@ start_origin() {
     --protected-mode no --dir "$dir"
   start "dns$n" "$ns" dnsmasq --keep-in-foreground --user=root --conf-file=/dev/null --pid-file= \
     --no-resolv --no-hosts --bind-interfaces --listen-address=10.0.0.50 \
-    --txt-record="whoami.corp.internal,origin$n" --address=/wiki.corp.internal/10.0.0.50
+    --txt-record="whoami.corp.internal,origin$n" --address=/wiki.corp.internal/10.0.0.50 \
+    --address=/www.intranet.internal/10.0.0.50 --address=/outside.internal/192.0.2.80
   wait_for 10 "nginx of origin$n" in_ns "$ns" curl -s -o /dev/null http://10.0.0.50/
   wait_for 10 "redis of origin$n" in_ns "$ns" redis-cli -h 10.0.0.50 set whoami "origin$n"
   wait_for 10 "DNS of origin$n" in_ns "$ns" dig +time=1 +tries=1 @10.0.0.50 whoami.corp.internal TXT

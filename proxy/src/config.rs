@@ -31,6 +31,8 @@ pub struct ProxyConfig {
     /// The port of HTTP origins: 80. Requests go to origins over cleartext HTTP, also those that
     /// came by HTTPS (the mode `flexible`).
     pub origin_port: u16,
+    /// The port of resolvers in private networks: 53.
+    pub resolver_port: u16,
     /// Whether a name may lead over the public network to a loopback, link-local or private
     /// address. Only for trying things out on one machine: it lets a record reach the edge itself.
     pub allow_local_origins: bool,
@@ -56,6 +58,7 @@ impl ProxyConfig {
             origin_token,
             colo: "PCL".to_owned(),
             origin_port: 80,
+            resolver_port: 53,
             allow_local_origins: false,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
@@ -135,6 +138,12 @@ pub struct Limits {
     /// Questions to the Origin API at one time: 64, so that a flood of made-up names queues here
     /// and not in the control plane.
     pub origin_api_concurrent: usize,
+    /// Names of private networks whose addresses are kept: 16,384 of some 400 bytes with their key.
+    pub resolved_names: usize,
+    /// Names of private networks that are asked for at one time: 256, each with two sockets.
+    pub resolving: usize,
+    /// The same of one account: 32, so that one with a dead resolver leaves seats to the others.
+    pub resolving_per_account: usize,
     /// Pooled connections to origins, of all lanes together: 4,096; each costs a descriptor and an origin's patience.
     pub pooled: usize,
     /// Sockets that listen for apps: 4,096, a port range of some size on a few addresses.
@@ -154,6 +163,9 @@ impl Default for Limits {
             connections: 32_768,
             cached_hosts: 65_536,
             origin_api_concurrent: 64,
+            resolved_names: 16_384,
+            resolving: 256,
+            resolving_per_account: 32,
             pooled: 4_096,
             app_listeners: 4_096,
             tcp_connections: 8_192,

@@ -1,4 +1,5 @@
-//! Clients: sockets, DNS, HTTP and Spectrum relays, the route to an origin, and the hand-off to it.
+//! Clients: sockets, DNS, HTTP and Spectrum relays, the route to an origin, its name in a private
+//! network, and the hand-off to it.
 //!
 //! Modules are listed in dependency order: each names only those above it.
 
@@ -7,6 +8,7 @@ pub mod config;
 mod congestion;
 pub mod handoff;
 pub mod route;
+mod resolve;
 pub mod listen;
 mod dns;
 pub mod l4;

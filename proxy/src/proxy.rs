@@ -20,6 +20,7 @@ use crate::handoff::{Flows, Handoff, Vnets};
 use crate::l4;
 use crate::l7::{self, Door, Gate, engine};
 use crate::listen::{self, BindError, CertificateError, Certificates, Drain, Lanes, Uploaded};
+use crate::resolve::Resolver;
 use crate::route::{OriginApi, Routes, follow_apps, follow_certificates};
 
 /// Time for tasks to end after they were told to close.
@@ -241,7 +242,8 @@ fn run(
         &config.limits,
         Arc::clone(counters),
     ));
-    let gate = || Gate::new(&config, &routes, &handoff, counters);
+    let resolver = Arc::new(Resolver::new(&config, &handoff, counters));
+    let gate = || Gate::new(&config, (&routes, &resolver), &handoff, counters);
     let pooled = config.limits.pooled.div_ceil(lanes.count());
     let door = Arc::new(Door {
         engines: (0..lanes.count()).map(|_| engine(gate(), pooled)).collect(),
@@ -275,7 +277,12 @@ fn run(
     if config.l4 {
         let (sender, apps) = watch::channel(Vec::new());
         tokio::spawn(follow_apps(api, revision, patience, sender));
-        let relay = l4::Relay::new(handoff, Arc::clone(counters), congestion, &config);
+        let relay = l4::Relay::new(
+            (handoff, resolver),
+            Arc::clone(counters),
+            congestion,
+            &config,
+        );
         tokio::spawn(l4::serve(apps, relay, drain.running()));
     }
     ((drain, door), http, https)

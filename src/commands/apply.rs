@@ -35,7 +35,7 @@ use crate::table;
   proxied = true
   vnet = \"lab\"
 
-The kinds are zone, vnet, tunnel (WireGuard), gre, ipsec, interconnect, route, static_route, record and app.
+The kinds are zone, vnet, tunnel (WireGuard), gre, ipsec, interconnect, route, static_route, hostname_route, record and app.
 zone, vnet and tunnel name other objects, of the file or not; all other fields are the API's. What the file does
 not name stays as it is, and nothing is deleted. A record is the one of its name and type, of several that with
 its content; a route is that of its network and vnet, a static route that of its prefix and nexthop.")]
@@ -52,7 +52,7 @@ pub(crate) struct Args {
 }
 
 /// The kinds in the order in which one may name another.
-const KINDS: [(&str, Noun); 10] = [
+const KINDS: [(&str, Noun); 11] = [
     ("zone", Noun::Zone),
     ("vnet", Noun::Vnet),
     ("tunnel", Noun::Tunnel),
@@ -61,6 +61,7 @@ const KINDS: [(&str, Noun); 10] = [
     ("interconnect", Noun::Interconnect),
     ("route", Noun::Route),
     ("static_route", Noun::StaticRoute),
+    ("hostname_route", Noun::HostnameRoute),
     ("record", Noun::Record),
     ("app", Noun::App),
 ];
@@ -402,6 +403,7 @@ fn is_same(noun: Noun, old: &Value, wanted: &Map<String, Value>) -> bool {
             is("protocol") && name.is_some_and(|name| old["dns"]["name"] == *name)
         }
         Noun::Route => is("network") && is_unless_missing("virtual_network_id"),
+        Noun::HostnameRoute => is("hostname"),
         Noun::StaticRoute => {
             is("prefix") && is("nexthop") && is_unless_missing("virtual_network_id")
         }

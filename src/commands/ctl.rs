@@ -22,6 +22,7 @@ use crate::{client, table};
       customer_gre_endpoint=203.0.113.7 interface_address=10.255.0.0/31
   portcullis ctl ipsec psk office             a new key, shown once
   portcullis ctl static-route create prefix=10.1.0.0/16 nexthop=10.255.0.1 priority=100
+  portcullis ctl hostname-route create hostname=wiki.corp.internal tunnel_id=<id> resolver_ips='[\"10.0.0.53\"]'
   portcullis ctl record create --zone example.com type=A name=app.example.com content=10.0.0.50 proxied=true
   portcullis ctl record create --zone example.com type=MX name=@ content=mail.example.com priority=10
   portcullis ctl record create --zone example.com type=CAA name=@ data='{\"flags\":0,\"tag\":\"issue\",\"value\":\"ca.example\"}'
@@ -87,6 +88,8 @@ enum What {
     Interconnect(Words),
     /// Static routes: prefixes behind the customer's side of a tunnel, with priority and weight.
     StaticRoute(Words),
+    /// Hostname routes: names that resolvers behind a tunnel know.
+    HostnameRoute(Words),
     /// TCP and UDP apps of a zone (--zone).
     App(Words),
     /// API tokens of the user; `create` shows the secret once.
@@ -164,6 +167,7 @@ async fn act(args: &Args) -> anyhow::Result<()> {
         What::Ipsec(words) => (Noun::Ipsec, words),
         What::Interconnect(words) => (Noun::Interconnect, words),
         What::StaticRoute(words) => (Noun::StaticRoute, words),
+        What::HostnameRoute(words) => (Noun::HostnameRoute, words),
         What::App(words) => (Noun::App, words),
         What::Token(words) => (Noun::Token, words),
         What::Node(words) => (Noun::Node, words),

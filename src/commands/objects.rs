@@ -18,6 +18,7 @@ pub(super) enum Noun {
     Ipsec,
     Interconnect,
     StaticRoute,
+    HostnameRoute,
     App,
     Token,
     Node,
@@ -93,6 +94,7 @@ impl Noun {
                 "weight",
                 "tunnel_name",
             ],
+            Noun::HostnameRoute => &["id", "hostname", "tunnel_name", "resolver_ips", "comment"],
             Noun::Token => &["id", "name", "status", "expires_on"],
             Noun::Node => &NODE_COLUMNS,
             Noun::AnyTunnel => &["id", "name", "tun_type", "status"],
@@ -114,7 +116,7 @@ impl Noun {
             Noun::Interconnect => Some("interconnects"),
             Noun::StaticRoute => Some("routes"),
             Noun::Zone | Noun::Record | Noun::Vnet | Noun::Route | Noun::Tunnel => None,
-            Noun::AnyTunnel | Noun::App | Noun::Token | Noun::Node => None,
+            Noun::AnyTunnel | Noun::App | Noun::Token | Noun::Node | Noun::HostnameRoute => None,
         }
     }
 
@@ -134,6 +136,7 @@ impl Noun {
             Noun::Node => "name",
             Noun::Route => "network",
             Noun::StaticRoute => "prefix",
+            Noun::HostnameRoute => "hostname",
             Noun::App => "protocol",
         }
     }
@@ -212,6 +215,7 @@ impl Api {
             Noun::Ipsec => self.in_account("magic/ipsec_tunnels").await,
             Noun::Interconnect => self.in_account("magic/cf_interconnects").await,
             Noun::StaticRoute => self.in_account("magic/routes").await,
+            Noun::HostnameRoute => self.in_account("zerotrust/routes/hostname").await,
             Noun::AnyTunnel => self.in_account("tunnels").await,
             Noun::Node => self.in_account("nodes").await,
         }

@@ -100,8 +100,8 @@ restores() {
   wait_for 20 "the restored control plane" api "http://127.0.0.1:$port/client/v4/accounts" -o /dev/null || fail "$(cat "$WORK/restored.log")"
   for path in "$RECORDS?per_page=5000" "$RECORDS/export" /client/v4/zones /client/v4/user/tokens \
     "/client/v4/accounts/$ACCOUNT_ID/wireguard_tunnels" "/client/v4/accounts/$ACCOUNT_ID/audit_logs?per_page=1000"; do
-    from=$(api "$API_URL$path" | digest)
-    to=$(api "http://127.0.0.1:$port$path" | digest)
+    from=$(api "$API_URL$path" | without_uses | digest)
+    to=$(api "http://127.0.0.1:$port$path" | without_uses | digest)
     [ "$from" = "$to" ] || fail "$path differs after the restore"
   done
   local found
@@ -113,6 +113,8 @@ restores() {
 }
 
 # The export says when it was made.
+# The last use of a token is written down later than the change that it made.
+without_uses() { sed -E 's/"last_used_on":("[^"]*"|null)/"last_used_on":0/g'; }
 digest() { grep -v '^;;' | sha256sum; }
 
 # What is there is not overwritten, and half a backup is none.

@@ -92,14 +92,6 @@ def check_subnets(client):
     refused(400, 1002, update, "v4", **at, network="100.64.0.1/12", pointer="/network")
 
 
-def check_hostname_routes_are_refused(client):
-    calls = client.zero_trust.networks.hostname_routes
-    assert list(calls.list(account_id=ACCOUNT)) == []
-    with kit.tunnel(client) as tunnel:
-        refused(400, 1018, calls.create, account_id=ACCOUNT, hostname="wiki.internal", tunnel_id=tunnel["id"],
-                pointer="/hostname")
-
-
 def check_addresses_of_the_edge(client):
     shown = client.ips.list()
     assert shown.ipv4_cidrs == ["203.0.113.1/32"] and shown.ipv6_cidrs == [] and shown.etag, shown

@@ -70,6 +70,52 @@ def check_routes_by_network(client):
         gone(1015, networks.delete, network, **at, **in_vnet)
 
 
+def check_hostname_routes(client):
+    calls = client.zero_trust.networks.hostname_routes
+    at = {"account_id": ACCOUNT}
+    with kit.vnet(client) as vnet, kit.tunnel(client, vnet.id) as tunnel:
+        client.zero_trust.networks.routes.create(
+            **at, network="10.0.0.0/24", tunnel_id=tunnel["id"], virtual_network_id=vnet.id
+        )
+        to = {**at, "tunnel_id": tunnel["id"]}
+        by = {"extra_body": {"resolver_ips": ["10.0.0.53"]}}
+        made = calls.create(**to, hostname="wiki.internal", comment="wiki", **by)
+        assert (made.hostname, made.comment, made.tunnel_name) == ("wiki.internal", "wiki", tunnel["name"])
+        assert made.tunnel_id == tunnel["id"] and made.deleted_at is None and made.created_at
+        assert calls.get(made.id, **at).resolver_ips == ["10.0.0.53"]
+        assert calls.edit(made.id, **at, comment="office").comment == "office"
+        assert kit.ids(calls.list(**at, hostname="WIKI")) == [made.id]
+        assert kit.ids(calls.list(**at, tunnel_id=tunnel["id"], comment="wiki")) == []
+        # The product's tunnels bring a resolver along; those that there are here do not.
+        refused(400, 1020, calls.create, **to, hostname="a.internal", pointer="/resolver_ips")
+        away = {"extra_body": {"resolver_ips": ["10.9.9.9"]}}
+        refused(400, 1020, calls.create, **to, hostname="a.internal", **away, pointer="/resolver_ips/0")
+        refused(409, 1021, calls.create, **to, hostname="wiki.internal", **by, pointer="/hostname")
+        refused(409, 1021, calls.create, **to, hostname="*.internal", **by, pointer="/hostname")
+        refused(400, 1020, calls.create, **to, hostname="a..b", **by, pointer="/hostname")
+        more = [calls.create(**to, hostname=f"h{i}.internal", **by).id for i in range(5)]
+        paged(calls.list, [made.id, *more], **to)
+        with kit.zone(client) as zone:
+            record = client.dns.records.create(
+                zone_id=zone.id, type="CNAME", name=f"w.{zone.name}", content="wiki.internal", proxied=True, ttl=1
+            )
+            assert record.content == "wiki.internal"
+            app = client.spectrum.apps.create(
+                zone_id=zone.id,
+                dns={"type": "CNAME", "name": f"db.{zone.name}"},
+                protocol="tcp/5432",
+                origin_dns={"name": "wiki.internal"},
+                origin_port=5432,
+            )
+            assert app.origin_dns.name == "wiki.internal" and app.origin_port == 5432
+            unknown = {"dns": {"type": "CNAME", "name": f"x.{zone.name}"}, "protocol": "tcp/5433"}
+            unknown |= {"origin_dns": {"name": "example.org"}, "origin_port": 1}
+            refused(400, 11001, client.spectrum.apps.create, zone_id=zone.id, **unknown)
+        gone_one = calls.delete(made.id, **at)
+        assert gone_one.id == made.id and gone_one.deleted_at is not None
+        gone(1022, calls.get, made.id, **at)
+
+
 def check_wireguard_tunnels(client):
     path = f"/accounts/{ACCOUNT}/wireguard_tunnels"
     made = raw(client, "post", path, {"name": name("office"), "generate_peer_key": True})

@@ -53,6 +53,8 @@ routes = f"{account}/teamnet/routes"
 covering = {"network": "10.0.0.0/24", "tunnel_id": ids["WIREGUARD_ID"]}
 made(routes, covering)
 ids["ROUTE_ID"] = made(routes, example("/accounts/{account}/teamnet/routes"))
+hostnames = "/accounts/{account}/zerotrust/routes/hostname"
+ids["HOSTNAME_ID"] = made(f"{account}/zerotrust/routes/hostname", example(hostnames))
 static = {**example("/accounts/{account}/magic/routes"), "nexthop": "10.255.9.1"}
 ids["STATIC_ID"] = made(f"{account}/magic/routes", static)
 ids["RECORD_ID"] = made(f"{zone}/dns_records", example("/zones/{zone}/dns_records"))

@@ -123,6 +123,27 @@ const checks = {
     });
   },
 
+  async hostnameRoutes() {
+    const { hostnameRoutes, routes } = client.zeroTrust.networks;
+    await withTunnel(async (tunnel, vnet) => {
+      const to = { account_id, tunnel_id: tunnel.id };
+      await routes.create({ ...to, virtual_network_id: vnet.id, network: '10.0.0.0/24' });
+      const by = { resolver_ips: ['10.0.0.53'] };
+      const made = [];
+      for (let i = 1; i <= 5; i++) {
+        made.push((await hostnameRoutes.create({ ...to, ...by, hostname: `n${i}.js.internal` })).id);
+      }
+      await paged(hostnameRoutes.list({ account_id, hostname: 'js.internal', per_page: 2 }), made);
+      const read = await hostnameRoutes.get(made[0], { account_id });
+      assert.deepEqual([read.hostname, read.resolver_ips], ['n1.js.internal', ['10.0.0.53']]);
+      assert.equal((await hostnameRoutes.edit(made[0], { account_id, comment: 'seen' })).comment, 'seen');
+      await refused(400, 1020, () => hostnameRoutes.create({ ...to, hostname: 'm.internal' }), '/resolver_ips');
+      await refused(409, 1021, () => hostnameRoutes.create({ ...to, ...by, hostname: '*.js.internal' }), '/hostname');
+      for (const id of made) await hostnameRoutes.delete(id, { account_id });
+      await refused(404, 1022, () => hostnameRoutes.get(made[0], { account_id }));
+    });
+  },
+
   async spectrumApps() {
     const apps = client.spectrum.apps;
     await withZone(async (zone) => {

@@ -84,6 +84,7 @@ macro_rules! checks {
                 "underlay",
                 "userspace",
                 "names",
+                "private",
                 "gre",
                 "sites",
                 "ecmp",
@@ -122,6 +123,8 @@ checks! {
     dns_answers_every_type_as_it_was_given: "names_types";
     an_exported_zone_is_read_by_bind: "names_file";
     a_changed_record_is_seen_by_the_next_question: "names_change";
+    a_name_of_a_private_network_is_asked_for_inside_it: "private_names";
+    an_answer_forged_in_another_network_is_not_believed: "private_names_forged";
     a_download_has_the_right_checksum: "download_default", "download_second";
     a_whole_gibibyte_has_the_right_checksum: "download_whole";
     up_and_download_at_once_are_whole: "both_directions";

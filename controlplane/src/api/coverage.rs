@@ -34,6 +34,32 @@ pub(super) fn check(snapshot: &Snapshot, vnet: Uuid, ip: IpAddr) -> Result<(), S
     }
 }
 
+/// Whether what is sent to the address goes into this very tunnel, by the longest prefix that covers it.
+///
+/// # Errors
+/// A sentence that names the address, the tunnel and what to do.
+pub(super) fn check_behind(snapshot: &Snapshot, tunnel: &Tunnel, ip: IpAddr) -> Result<(), String> {
+    let vnet = tunnel.virtual_network_id;
+    check(snapshot, vnet, ip)?;
+    let prefix = snapshot.indexes.rib.covering(vnet, ip);
+    let leads = |prefix: &IpNet| {
+        let teamnet = snapshot.indexes.rib.exact(vnet, prefix);
+        let teamnet = teamnet.and_then(|id| snapshot.routes.get(&id));
+        teamnet.is_some_and(|route| route.tunnel_id == tunnel.id)
+            || snapshot
+                .statics_at(vnet, prefix)
+                .any(|route| route.tunnel_id == tunnel.id)
+    };
+    match prefix.filter(|prefix| !leads(prefix)) {
+        None => Ok(()),
+        Some(prefix) => Err(format!(
+            "{ip} is not behind tunnel '{}': {prefix} covers it and leads elsewhere. Add a route of this \
+             tunnel that covers it, or name an address behind it.",
+            tunnel.name
+        )),
+    }
+}
+
 /// Whether each of these prefixes, from which the peer of a tunnel may send, belongs to that tunnel
 /// only. The same prefix on two would leave it to chance whose packets pass.
 ///

@@ -34,6 +34,19 @@ pub(crate) fn one_noting(result: Value, notes: &[String]) -> Response {
     Json(body).into_response()
 }
 
+/// The most names that a sentence lists.
+const NAMED_MAX: usize = 5;
+
+/// The first of the names, and how many more there are.
+pub(crate) fn few(names: &[String]) -> String {
+    let shown = &names[..names.len().min(NAMED_MAX)];
+    let more = match names.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", shown.join(", "))
+}
+
 /// One page of a list: of all `items`, those of the page; past the end, none.
 pub(crate) fn page<T>(items: Vec<T>, paging: Paging, show: impl Fn(T) -> Value) -> Response {
     let total = items.len();

@@ -24,7 +24,7 @@ use crate::model::permission::{Access, Group, Scope};
 use crate::model::tunnel::Tunnel;
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
-use crate::origin;
+use crate::origin::{self, PrivateName};
 use crate::rib::TEAMNET_PRIORITY;
 use crate::store::Snapshot;
 
@@ -41,6 +41,13 @@ const CANDIDATE: Shape = Shape::Object(&[
     ("weight", COUNT),
     ("is_used", BOOLEAN),
     ("tunnel", Shape::Map(&Shape::OrNull(&TEXT))),
+]);
+
+const NAMED: Shape = Shape::Object(&[
+    ("id", UUID),
+    ("hostname", TEXT),
+    ("asked_for", TEXT),
+    ("resolvers", Shape::List(&ORIGIN)),
 ]);
 
 const EXPLAINED: Shape = Shape::Object(&[
@@ -76,6 +83,7 @@ const EXPLAINED: Shape = Shape::Object(&[
         "virtual_network",
         Shape::OrNull(&Shape::Object(&[("id", UUID), ("name", TEXT)])),
     ),
+    ("hostname_route", Shape::OrNull(&NAMED)),
     ("origins", Shape::List(&ORIGIN)),
     ("steps", Shape::List(&TEXT)),
 ]);
@@ -117,6 +125,7 @@ struct Way {
     records: Vec<Value>,
     apps: Vec<Value>,
     vnet: Value,
+    hostname_route: Value,
     origins: Vec<Value>,
     steps: Vec<String>,
     is_served: bool,
@@ -135,6 +144,7 @@ impl Way {
             "records": self.records,
             "apps": self.apps,
             "virtual_network": self.vnet,
+            "hostname_route": self.hostname_route,
             "origins": self.origins,
             "steps": self.steps,
         })
@@ -167,6 +177,16 @@ fn in_zone(shared: &Shared, snapshot: &Snapshot, zone: &Zone, host: &str, way: &
             "Ports {first}-{last} of it are those of app {}.",
             app.id
         ));
+        if let Some(origin) = &app.origin_dns {
+            let name = &origin.name;
+            way.say(match snapshot.hostname_route(zone.account_id, name) {
+                Some(route) => format!(
+                    "Its origin {name} is asked for in the private network of hostname route {}.",
+                    route.hostname
+                ),
+                None => format!("Its origin {name} has no hostname route: the app is not served."),
+            });
+        }
     }
     if zone.paused {
         way.say(format!(
@@ -190,6 +210,9 @@ fn proxied(shared: &Shared, snapshot: &Snapshot, host: &str, way: &mut Way) {
     let Some(answer) = origin::host(snapshot, host) else {
         return;
     };
+    if let Some(name) = &answer.private_name {
+        return named(shared, snapshot, name, way);
+    }
     let v4 = answer.ipv4_addresses.iter().copied().map(IpAddr::V4);
     let v6 = answer.ipv6_addresses.iter().copied().map(IpAddr::V6);
     let addresses: Vec<IpAddr> = v4.chain(v6).collect();
@@ -204,7 +227,9 @@ fn proxied(shared: &Shared, snapshot: &Snapshot, host: &str, way: &mut Way) {
             way.vnet = json!({"id": vnet.id, "name": vnet.name});
             let seen = Seen::now(shared);
             for ip in addresses {
-                private(snapshot, &seen, vnet, ip, way);
+                let (origin, is_up) = private(snapshot, &seen, vnet, ip, way);
+                way.is_served |= is_up;
+                way.origins.push(origin);
             }
         }
         None => {
@@ -216,6 +241,33 @@ fn proxied(shared: &Shared, snapshot: &Snapshot, host: &str, way: &mut Way) {
             }
         }
     }
+}
+
+/// What is asked for by name: the way to the resolvers. What they answer only the edge knows.
+fn named(shared: &Shared, snapshot: &Snapshot, name: &PrivateName, way: &mut Way) {
+    let route = snapshot.hostname_routes.get(&name.route_id);
+    let vnet = snapshot.indexes.vnets.get(&name.vnet);
+    let vnet = vnet.and_then(|id| snapshot.vnets.get(id));
+    let (Some(route), Some(vnet)) = (route, vnet) else {
+        return;
+    };
+    way.vnet = json!({"id": vnet.id, "name": vnet.name});
+    way.say(format!(
+        "{} has hostname route {}: the edge asks its resolvers in virtual network '{}', and connects to an \
+         address behind the same tunnel only.",
+        name.name, route.hostname, vnet.name
+    ));
+    let seen = Seen::now(shared);
+    let mut resolvers = Vec::new();
+    for ip in &name.resolvers {
+        way.say(format!("{ip} is a resolver of it."));
+        let (resolver, is_up) = private(snapshot, &seen, vnet, *ip, way);
+        way.is_served |= is_up;
+        resolvers.push(resolver);
+    }
+    way.hostname_route = json!({
+        "id": route.id, "hostname": route.hostname, "asked_for": name.name, "resolvers": resolvers,
+    });
 }
 
 /// A route that covers an address, as the node weighs it.
@@ -240,15 +292,21 @@ impl Candidate<'_> {
     }
 }
 
-fn private(snapshot: &Snapshot, seen: &Seen, vnet: &Vnet, ip: IpAddr, way: &mut Way) {
+/// The routes to a private address, and whether one that is up is used.
+fn private(
+    snapshot: &Snapshot,
+    seen: &Seen,
+    vnet: &Vnet,
+    ip: IpAddr,
+    way: &mut Way,
+) -> (Value, bool) {
+    let none = json!({"address": ip, "is_private": true, "prefix": null, "candidates": []});
     if let Err(why) = coverage::check(snapshot, vnet.id, ip) {
         way.say(why);
-        way.origins
-            .push(json!({"address": ip, "is_private": true, "prefix": null, "candidates": []}));
-        return;
+        return (none, false);
     }
     let Some(prefix) = snapshot.indexes.rib.covering(vnet.id, ip) else {
-        return;
+        return (none, false);
     };
     way.say(format!(
         "{ip} is private: {prefix} covers it in virtual network '{}'.",
@@ -257,6 +315,7 @@ fn private(snapshot: &Snapshot, seen: &Seen, vnet: &Vnet, ip: IpAddr, way: &mut 
     let candidates = candidates(snapshot, seen, vnet.id, prefix);
     let best = candidates.iter().map(Candidate::rank).min();
     let mut shown = Vec::new();
+    let mut is_up = false;
     for one in &candidates {
         let is_used = Some(one.rank()) == best;
         let name = &one.tunnel.name;
@@ -269,7 +328,7 @@ fn private(snapshot: &Snapshot, seen: &Seen, vnet: &Vnet, ip: IpAddr, way: &mut 
             step = format!("{step} The node refuses the tunnel: {why}");
         }
         way.say(step);
-        way.is_served |= is_used && one.is_up();
+        is_up |= is_used && one.is_up();
         shown.push(json!({
             "route": one.route,
             "priority": priority,
@@ -281,9 +340,10 @@ fn private(snapshot: &Snapshot, seen: &Seen, vnet: &Vnet, ip: IpAddr, way: &mut 
             },
         }));
     }
-    way.origins.push(json!({
+    let origin = json!({
         "address": ip, "is_private": true, "prefix": prefix, "candidates": shown,
-    }));
+    });
+    (origin, is_up)
 }
 
 fn candidates<'a>(

@@ -14,6 +14,15 @@ use crate::origin::{self, Apps, Certificates, HostAnswer};
 const PORT: Shape = Shape::Integer(1, 65_535);
 const VNET: Shape = Shape::OrNull(&Shape::Integer(0, 65_535));
 
+const NAME: Shape = Shape::Object(&[
+    ("account_id", HEX_ID),
+    ("route_id", UUID),
+    ("name", TEXT),
+    ("resolvers", Shape::List(&IP)),
+    ("vnet", Shape::Integer(0, 65_535)),
+    ("tunnel", COUNT),
+]);
+
 const HOST: Shape = Shape::Object(&[
     ("zone_name", TEXT),
     ("zone_id", HEX_ID),
@@ -23,6 +32,7 @@ const HOST: Shape = Shape::Object(&[
     ("use_private_routing", BOOLEAN),
     ("virtual_network_id", Shape::OrNull(&UUID)),
     ("vnet", VNET),
+    ("private_name", Shape::OrNull(&NAME)),
     ("always_use_https", BOOLEAN),
     ("read_timeout_secs", Shape::OrNull(&COUNT)),
     ("revision", COUNT),
@@ -41,7 +51,16 @@ const APPS: Shape = Shape::Object(&[
             ("edge_port", PORT),
             ("edge_port_end", PORT),
             ("origins", Shape::List(&TEXT)),
-            ("origin_port_end", PORT),
+            (
+                "origin_name",
+                Shape::OrNull(&Shape::Object(&[
+                    ("name", NAME),
+                    ("port", PORT),
+                    ("ipv4", BOOLEAN),
+                    ("ipv6", BOOLEAN),
+                ])),
+            ),
+            ("origin_port_end", Shape::Integer(0, 65_535)),
             ("vnet", VNET),
             ("virtual_network_id", Shape::OrNull(&UUID)),
         ])),

@@ -12,7 +12,8 @@ use super::coverage;
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params, wrong};
 use super::operation::{self, BOOLEAN, HEX_ID, Routes, Shape, TEXT, TIME, UUID, does};
-use crate::model::spectrum::{App, EdgeIps, INVALID, Transport};
+use crate::model::origin_dns;
+use crate::model::spectrum::{App, Connectivity, EdgeIps, INVALID, Transport};
 use crate::model::zone::Zone;
 use crate::model::{Fields, HexId, Refusal, Timestamp, host_name};
 use crate::options::Options;
@@ -44,7 +45,15 @@ const APP: Shape = Shape::Named(
                 ("name", TEXT),
             ]),
         ),
-        ("origin_direct", Shape::List(&TEXT)),
+        ("origin_direct", Shape::Maybe(&Shape::List(&TEXT))),
+        (
+            "origin_dns",
+            Shape::Maybe(&Shape::Object(&[
+                ("name", TEXT),
+                ("type", Shape::Words(&["", "A", "AAAA"])),
+            ])),
+        ),
+        ("origin_port", Shape::Maybe(&Shape::Any)),
         ("edge_ips", Shape::Map(&Shape::Any)),
         ("traffic_type", Shape::Words(&["direct"])),
         ("proxy_protocol", Shape::Words(&["off"])),
@@ -65,7 +74,8 @@ const FILTERS: &[(&str, Shape)] = &[
     ("direction", Shape::Words(&["asc", "desc"])),
 ];
 
-/// One origin in a private network at any address of the edge; one on the Internet at a certain one.
+/// One origin in a private network at any address of the edge; one on the Internet at a certain one; and one
+/// that has a name in a private network.
 fn examples() -> Vec<Value> {
     let name = |kind| json!({"type": kind, "name": "ssh.example.com"});
     vec![
@@ -78,6 +88,10 @@ fn examples() -> Vec<Value> {
         json!({
             "protocol": "tcp/2223", "dns": name("ADDRESS"), "origin_direct": ["tcp://192.0.2.9:22"],
             "edge_ips": {"type": "static", "ips": ["203.0.113.1"]},
+        }),
+        json!({
+            "protocol": "tcp/2224", "dns": name("CNAME"),
+            "origin_dns": {"name": "wiki.internal", "type": "A"}, "origin_port": 22,
         }),
     ]
 }
@@ -192,6 +206,7 @@ fn put(
     }
     check_edge(transaction.snapshot(), options, &app)?;
     check_route(transaction.snapshot(), zone, &app)?;
+    check_name(transaction.snapshot(), zone, &app)?;
     transaction.put(app.clone());
     Ok(show(&app))
 }
@@ -275,6 +290,24 @@ fn check_route(snapshot: &Snapshot, zone: &Zone, app: &App) -> Result<(), Refusa
     Ok(())
 }
 
+/// Names are resolved in private networks only: one of the Internet would have no effect.
+fn check_name(snapshot: &Snapshot, zone: &Zone, app: &App) -> Result<(), Refusal> {
+    let Some(origin) = &app.origin_dns else {
+        return Ok(());
+    };
+    match snapshot.hostname_route(zone.account_id, &origin.name) {
+        Some(_) => Ok(()),
+        None => {
+            let why = format!(
+                "{} has no hostname route in this account, and names of the Internet are not resolved here: \
+                 first add one (POST /accounts/ACCOUNT/zerotrust/routes/hostname).",
+                origin.name
+            );
+            Err(Refusal::invalid(origin_dns::INVALID, why).at("origin_dns/name"))
+        }
+    }
+}
+
 fn find(snapshot: &Snapshot, zone: &Zone, id: &str) -> Result<Arc<App>, Refusal> {
     let found = id.parse().ok().and_then(|id| snapshot.apps.get(&id));
     let unknown = || Refusal::not_found(UNKNOWN, "There is no such app in this zone.");
@@ -302,7 +335,6 @@ fn show(app: &App) -> Value {
         "id": app.id,
         "protocol": format!("{scheme}/{}", app.ports),
         "dns": {"type": dns_type(app), "name": app.hostname},
-        "origin_direct": origins,
         "edge_ips": app.edge_ips,
         "traffic_type": "direct",
         "proxy_protocol": "off",
@@ -312,6 +344,18 @@ fn show(app: &App) -> Value {
         "created_on": app.created_on,
         "modified_on": app.modified_on,
     });
+    match &app.origin_dns {
+        None => shown["origin_direct"] = json!(origins),
+        Some(origin) => {
+            let kind = match origin.family {
+                Connectivity::All => "",
+                Connectivity::Ipv4 => "A",
+                Connectivity::Ipv6 => "AAAA",
+            };
+            shown["origin_dns"] = json!({"name": origin.name, "type": kind});
+            shown["origin_port"] = origin_dns::shown(origin.ports);
+        }
+    }
     if let Some(vnet) = app.virtual_network_id {
         shown["virtual_network_id"] = json!(vnet);
     }

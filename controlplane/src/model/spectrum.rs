@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::fields::echo;
+use super::origin_dns::OriginDns;
 use super::{Fields, HexId, Refusal, Resource, Timestamp, address, host_name};
 
 /// Code of a field that is wrong in a way that no other code names.
@@ -171,8 +172,11 @@ pub struct App {
     pub ports: Ports,
     /// The name customers give to clients.
     pub hostname: String,
-    /// Where to; several share the load.
+    /// Where to; several share the load. Empty with `origin_dns`.
     pub origins: Vec<Origin>,
+    /// The name that has the origin's addresses, in place of `origins`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_dns: Option<OriginDns>,
     /// The vnet the one origin is in; `None` is the public Internet.
     pub virtual_network_id: Option<Uuid>,
     /// Where the edge listens.
@@ -200,6 +204,13 @@ impl App {
         let virtual_network_id = read_vnet(&mut fields)?;
         let is_private = virtual_network_id.is_some();
         let texts = read_origin_texts(&mut fields, is_private)?;
+        let origin_dns = match texts.is_empty() {
+            true => Some(OriginDns::read(&mut fields, ports)?),
+            false => {
+                fields.ignore(&["origin_port"]);
+                None
+            }
+        };
         refuse_uncarried(&mut fields)?;
         fields.ignore(&["id", "created_on", "modified_on"]);
         fields.finish()?;
@@ -210,7 +221,9 @@ impl App {
             })?;
             origins.push(origin);
         }
-        check_origins(&origins, ports, is_private)?;
+        if origin_dns.is_none() {
+            check_origins(&origins, ports, is_private)?;
+        }
         Ok(App {
             id,
             zone_id,
@@ -218,11 +231,18 @@ impl App {
             ports,
             hostname,
             origins,
+            origin_dns,
             virtual_network_id,
             edge_ips,
             created_on: now,
             modified_on: now,
         })
+    }
+
+    /// The origins' ports: all have the same.
+    pub fn origin_ports(&self) -> Option<Ports> {
+        let named = self.origin_dns.as_ref().map(|origin| origin.ports);
+        named.or_else(|| self.origins.first().map(|origin| origin.ports))
     }
 
     /// The origin addresses with the port that belongs to the first edge port.
@@ -355,14 +375,17 @@ fn read_origin_texts(fields: &mut Fields, is_private: bool) -> Result<Vec<String
         .find(|name| fields.has(name));
     match (texts.is_empty(), others) {
         (false, None) => Ok(texts),
+        (true, Some("origin_dns")) if !is_private && !fields.has("origin_worker_id") => Ok(texts),
         (true, _) if is_private => Err(Refusal::invalid(
             11_041,
             "An app with a virtual network needs origin_direct.",
         )
         .at("origin_direct")),
-        (true, None) => Err(
-            Refusal::invalid(ONE_ORIGIN_KIND, "An app needs origin_direct.").at("origin_direct"),
-        ),
+        (true, None) => Err(Refusal::invalid(
+            ONE_ORIGIN_KIND,
+            "An app needs origin_direct or origin_dns.",
+        )
+        .at("origin_direct")),
         (false, Some(other)) => Err(Refusal::invalid(
             ONE_ORIGIN_KIND,
             format!("An app has exactly one kind of origin: origin_direct or {other}, not both."),
@@ -398,7 +421,6 @@ fn refuse_uncarried(fields: &mut Fields) -> Result<(), Refusal> {
             return Err(fields.refuse(name, format!("'{name}' is not carried here.")));
         }
     }
-    fields.ignore(&["origin_port"]);
     Ok(())
 }
 

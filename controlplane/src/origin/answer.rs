@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use dataplane::id::VnetId;
+use dataplane::id::{TunnelId, VnetId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -25,6 +25,9 @@ pub struct HostAnswer {
     pub virtual_network_id: Option<Uuid>,
     /// The same vnet as nodes number it; `None` unless private.
     pub vnet: Option<VnetId>,
+    /// The name that has the addresses, where only a resolver of the vnet knows them: then none are above.
+    #[serde(default)]
+    pub private_name: Option<PrivateName>,
     /// Whether cleartext requests are sent to HTTPS.
     #[serde(default)]
     pub always_use_https: bool,
@@ -33,6 +36,23 @@ pub struct HostAnswer {
     pub read_timeout_secs: Option<u16>,
     /// The revision of the state that the answer was made from.
     pub revision: u64,
+}
+
+/// A name that resolvers behind a tunnel know: of a hostname route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PrivateName {
+    /// The account's id, 32 hex digits.
+    pub account_id: String,
+    /// The hostname route's id.
+    pub route_id: Uuid,
+    /// What to ask for: lower case, no final dot.
+    pub name: String,
+    /// Whom to ask, best first: one to three addresses of the vnet.
+    pub resolvers: Vec<IpAddr>,
+    /// The vnet as nodes number it.
+    pub vnet: VnetId,
+    /// The tunnel as nodes number it: the resolvers, and what they answer, must be behind it.
+    pub tunnel: TunnelId,
 }
 
 /// The answer of `GET /origin/v1/apps`.
@@ -61,14 +81,31 @@ pub struct App {
     pub edge_port: u16,
     /// The last edge port; equal to `edge_port` for a single one.
     pub edge_port_end: u16,
-    /// Origins with the port that belongs to `edge_port`; several share the load. Never empty.
+    /// Origins with the port that belongs to `edge_port`; several share the load. Empty where
+    /// `origin_name` has them, and of an app whose name nothing resolves any more.
     pub origins: Vec<SocketAddr>,
+    /// The name that has the origin's addresses, in place of `origins`.
+    #[serde(default)]
+    pub origin_name: Option<NamedOrigin>,
     /// The last port of each origin; edge port p maps to origin port + (p - `edge_port`).
     pub origin_port_end: u16,
     /// The vnet as nodes number it; `None` is the public Internet.
     pub vnet: Option<VnetId>,
     /// The vnet's id; `None` is the public Internet.
     pub virtual_network_id: Option<Uuid>,
+}
+
+/// An origin whose addresses are asked for in its network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedOrigin {
+    /// The name.
+    pub name: PrivateName,
+    /// The port that belongs to the first edge port.
+    pub port: u16,
+    /// Whether its IPv4 addresses are used.
+    pub ipv4: bool,
+    /// Whether its IPv6 addresses are used.
+    pub ipv6: bool,
 }
 
 /// The answer of `GET /origin/v1/certificates?etag=ETAG`.

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use ring::digest;
 
-use super::answer::{App, Apps, Certificate, Certificates, HostAnswer, Transport};
+use super::answer::{
+    App, Apps, Certificate, Certificates, HostAnswer, NamedOrigin, PrivateName, Transport,
+};
 use crate::dns::{self, Found, zone_of};
+use crate::model::hostname_route::HostnameRoute;
 use crate::model::record::{Kind, Record};
+use crate::model::spectrum::Connectivity;
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
-use crate::model::{self, Timestamp, host_name, spectrum};
+use crate::model::{self, HexId, Timestamp, host_name, spectrum};
 use crate::store::Snapshot;
 
 /// Longest chain of CNAMEs that is followed: what resolvers commonly do; longer is a loop.
@@ -21,17 +25,20 @@ pub(crate) fn host(snapshot: &Snapshot, host: &str) -> Option<HostAnswer> {
     let host = host_name::normal(host).ok()?;
     let zone = zone_of(snapshot, &host).filter(|zone| !zone.paused)?;
     let records = records_of(snapshot, zone, &host);
-    let mut serving: Vec<Arc<Record>> = records.into_iter().filter(|r| r.proxied).collect();
+    let serving: Vec<Arc<Record>> = records.into_iter().filter(|r| r.proxied).collect();
     if serving.is_empty() {
         return None;
     }
-    if serving.iter().any(|record| record.kind == Kind::Cname) {
-        serving = behind_cname(snapshot, zone, &serving);
-    }
-    let is_private = serving.iter().any(|record| record.is_private());
-    let vnet = is_private
-        .then(|| vnet_of(snapshot, zone, &serving))
-        .flatten();
+    let (serving, private_name) = match behind_cnames(snapshot, zone, serving) {
+        End::Records(records) => (records, None),
+        End::Named(name) => (Vec::new(), Some(name)),
+    };
+    let is_private = private_name.is_some() || serving.iter().any(|record| record.is_private());
+    let vnet = match &private_name {
+        Some(name) => vnet_numbered(snapshot, name),
+        None if is_private => vnet_of(snapshot, zone, &serving),
+        None => None,
+    };
     let mut answer = HostAnswer {
         zone_name: zone.name.clone(),
         zone_id: zone.id.to_string(),
@@ -41,6 +48,7 @@ pub(crate) fn host(snapshot: &Snapshot, host: &str) -> Option<HostAnswer> {
         use_private_routing: is_private,
         virtual_network_id: vnet.map(|vnet| vnet.id),
         vnet: vnet.map(|vnet| vnet.number),
+        private_name,
         always_use_https: zone.settings.always_use_https,
         read_timeout_secs: zone.settings.read_timeout(),
         revision: snapshot.revision,
@@ -57,11 +65,29 @@ pub(crate) fn host(snapshot: &Snapshot, host: &str) -> Option<HostAnswer> {
 
 /// Every layer-4 app that listens on one of the edge's addresses.
 pub(crate) fn apps(snapshot: &Snapshot, edge_addresses: &[IpAddr]) -> Apps {
-    let served = snapshot.apps.iter().filter(|app| {
+    let served = snapshot.apps.iter().filter_map(|app| {
         let zone = snapshot.zones.get(&app.zone_id);
-        zone.is_some_and(|zone| !zone.paused)
+        zone.filter(|zone| !zone.paused).map(|zone| (zone, app))
     });
-    let apps = served.map(|app| App {
+    Apps {
+        revision: snapshot.revision,
+        apps: served
+            .map(|(zone, one)| app(snapshot, zone, one, edge_addresses))
+            .collect(),
+    }
+}
+
+fn app(snapshot: &Snapshot, zone: &Zone, app: &spectrum::App, edge: &[IpAddr]) -> App {
+    let origin_name = named_origin(snapshot, zone.account_id, app);
+    let vnet = match &origin_name {
+        Some(origin) => vnet_numbered(snapshot, &origin.name),
+        None => {
+            let id = app.virtual_network_id;
+            id.and_then(|id| snapshot.vnets.get(&id))
+        }
+    };
+    let vnet_id = app.virtual_network_id.or_else(|| vnet.map(|vnet| vnet.id));
+    App {
         id: app.id.to_string(),
         zone_id: app.zone_id.to_string(),
         hostname: app.hostname.clone(),
@@ -69,21 +95,45 @@ pub(crate) fn apps(snapshot: &Snapshot, edge_addresses: &[IpAddr]) -> Apps {
             spectrum::Transport::Tcp => Transport::Tcp,
             spectrum::Transport::Udp => Transport::Udp,
         },
-        edge_addresses: app.edge_ips.of(edge_addresses),
+        edge_addresses: app.edge_ips.of(edge),
         edge_port: app.ports.first,
         edge_port_end: app.ports.last,
         origins: app.origin_sockets(),
-        origin_port_end: app.origins.first().map_or(0, |origin| origin.ports.last),
-        vnet: app
-            .virtual_network_id
-            .and_then(|id| snapshot.vnets.get(&id))
-            .map(|vnet| vnet.number),
-        virtual_network_id: app.virtual_network_id,
-    });
-    Apps {
-        revision: snapshot.revision,
-        apps: apps.collect(),
+        origin_port_end: app.origin_ports().map_or(0, |ports| ports.last),
+        vnet: vnet.map(|vnet| vnet.number),
+        virtual_network_id: vnet_id,
+        origin_name,
     }
+}
+
+/// The origin of an app that has a name in place of addresses; `None` too when no hostname route has
+/// the name any more.
+fn named_origin(snapshot: &Snapshot, account: HexId, app: &spectrum::App) -> Option<NamedOrigin> {
+    let origin = app.origin_dns.as_ref()?;
+    let route = snapshot.hostname_route(account, &origin.name)?;
+    Some(NamedOrigin {
+        name: private_name(snapshot, route, &origin.name)?,
+        port: origin.ports.first,
+        ipv4: origin.family != Connectivity::Ipv6,
+        ipv6: origin.family != Connectivity::Ipv4,
+    })
+}
+
+fn private_name(snapshot: &Snapshot, route: &HostnameRoute, name: &str) -> Option<PrivateName> {
+    let tunnel = snapshot.tunnels.get(&route.tunnel_id)?;
+    Some(PrivateName {
+        account_id: route.account_id.to_string(),
+        route_id: route.id,
+        name: name.to_owned(),
+        resolvers: route.resolver_ips.clone(),
+        vnet: snapshot.vnets.get(&tunnel.virtual_network_id)?.number,
+        tunnel: tunnel.number,
+    })
+}
+
+fn vnet_numbered<'a>(snapshot: &'a Snapshot, name: &PrivateName) -> Option<&'a Arc<Vnet>> {
+    let id = snapshot.indexes.vnets.get(&name.vnet)?;
+    snapshot.vnets.get(id)
 }
 
 /// The certificates that customers brought, when they are not those that `known` names.
@@ -137,21 +187,35 @@ pub(crate) fn records_of(snapshot: &Snapshot, zone: &Zone, name: &str) -> Vec<Ar
     }
 }
 
-/// The address records at the end of a chain of CNAMEs, all inside zones of one account.
-fn behind_cname(snapshot: &Snapshot, zone: &Zone, start: &[Arc<Record>]) -> Vec<Arc<Record>> {
-    let mut records = start.to_vec();
+/// The end of a chain of CNAMEs.
+enum End {
+    /// Records of zones of one account, with addresses among them or without.
+    Records(Vec<Arc<Record>>),
+    /// A name that a private network's resolver is asked for.
+    Named(PrivateName),
+}
+
+/// Follows CNAMEs inside zones of one account, up to the first name that has a hostname route: that
+/// one is private, whatever the zones say of it.
+fn behind_cnames(snapshot: &Snapshot, zone: &Zone, mut records: Vec<Arc<Record>>) -> End {
     for _ in 0..CNAME_DEPTH_MAX {
         let cname = records.iter().find(|record| record.kind == Kind::Cname);
         let Some(target) = cname.map(|record| record.content.clone()) else {
-            return records;
+            return End::Records(records);
         };
+        if let Some(route) = snapshot.hostname_route(zone.account_id, &target) {
+            return match private_name(snapshot, route, &target) {
+                Some(name) => End::Named(name),
+                None => End::Records(Vec::new()),
+            };
+        }
         let next = zone_of(snapshot, &target).filter(|next| next.account_id == zone.account_id);
         records = match next {
             Some(next) => records_of(snapshot, next, &target),
             None => Vec::new(),
         };
     }
-    Vec::new()
+    End::Records(Vec::new())
 }
 
 /// The vnet of a private name: the one its records name, or the account's default.

@@ -5,5 +5,7 @@
 mod answer;
 mod lookup;
 
-pub use answer::{App, Apps, Certificate, Certificates, HostAnswer, Transport};
+pub use answer::{
+    App, Apps, Certificate, Certificates, HostAnswer, NamedOrigin, PrivateName, Transport,
+};
 pub(crate) use lookup::{apps, certificates, host, records_of};

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::names::Names;
 use crate::model::audit::Entry;
+use crate::model::hostname_route::HostnameRoute;
 use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
@@ -48,6 +49,12 @@ pub struct Indexes {
     pub tunnel_routes: OrdMap<Uuid, OrdSet<(IpNet, Uuid)>>,
     /// The routes of each account, oldest first.
     pub account_routes: OrdMap<HexId, OrdSet<(Timestamp, Uuid)>>,
+    /// The hostname routes of each account, by name.
+    pub hostnames: OrdMap<HexId, OrdMap<String, Uuid>>,
+    /// The hostname routes of each account, oldest first.
+    pub account_hostnames: OrdMap<HexId, OrdSet<(Timestamp, Uuid)>>,
+    /// The hostname routes of each tunnel, by name.
+    pub tunnel_hostnames: OrdMap<Uuid, OrdSet<(String, Uuid)>>,
     /// The static routes of each tunnel, by prefix.
     pub tunnel_statics: OrdMap<Uuid, OrdSet<(IpNet, HexId)>>,
     /// The static routes of each account, oldest first.
@@ -124,6 +131,33 @@ pub(super) fn route(indexes: &mut Indexes, route: &Route, step: Step) {
     member(&mut indexes.tunnel_routes, route.tunnel_id, by_prefix, step);
     let by_age = (route.created_at, route.id);
     member(&mut indexes.account_routes, route.account_id, by_age, step);
+}
+
+pub(super) fn hostname_route(indexes: &mut Indexes, route: &HostnameRoute, step: Step) {
+    let (account, name) = (route.account_id, route.hostname.clone());
+    match step {
+        Step::Add => {
+            let names = indexes.hostnames.entry(account).or_default();
+            names.insert(name.clone(), route.id);
+        }
+        Step::Remove => {
+            if let Some(names) = indexes.hostnames.get_mut(&account) {
+                names.remove(&name);
+                if names.is_empty() {
+                    indexes.hostnames.remove(&account);
+                }
+            }
+        }
+    }
+    let by_age = (route.created_at, route.id);
+    member(&mut indexes.account_hostnames, account, by_age, step);
+    let by_name = (name, route.id);
+    member(
+        &mut indexes.tunnel_hostnames,
+        route.tunnel_id,
+        by_name,
+        step,
+    );
 }
 
 pub(super) fn static_route(indexes: &mut Indexes, route: &StaticRoute, step: Step) {

@@ -47,7 +47,7 @@ pub struct Write {
 
 impl Write {
     /// The object exists, so.
-    fn of<R: Resource>(object: &R) -> Write {
+    pub(crate) fn of<R: Resource>(object: &R) -> Write {
         Write {
             key: format!("{}/{}", R::KIND, object.id()),
             value: Some(serde_json::to_vec(object).expect("objects have string keys only")),

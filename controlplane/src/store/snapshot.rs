@@ -10,6 +10,7 @@ use crate::model::audit::Entry;
 use crate::model::certificate::Certificate;
 use crate::model::counter::Counter;
 use crate::model::key_check::KeyCheck;
+use crate::model::hostname_route::HostnameRoute;
 use crate::model::lease::Lease;
 use crate::model::node::{Authority, Node};
 use crate::model::record::Record;
@@ -21,7 +22,7 @@ use crate::model::token::Token;
 use crate::model::tunnel::{Identity, Tunnel};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
-use crate::model::{HexId, Resource};
+use crate::model::{HexId, Resource, host_name};
 
 fn written<R: Resource>(change: Change<'_, R>) -> Option<Write> {
     let object = change.new.or(change.old)?;
@@ -195,6 +196,8 @@ tables! {
     certificates: Certificate => indexes::unindexed,
     /// Last numbers given.
     counters: Counter => indexes::unindexed,
+    /// Names that resolvers behind tunnels know.
+    hostname_routes: HostnameRoute => indexes::hostname_route,
     /// The edge's keys, per account.
     identities: Identity => indexes::unindexed,
     /// Whether the store's key is the right one.
@@ -275,6 +278,33 @@ impl Snapshot {
     pub fn routes_into(&self, tunnel: uuid::Uuid) -> impl Iterator<Item = &Arc<Route>> {
         let ids = self.indexes.tunnel_routes.get(&tunnel).into_iter();
         ids.flatten().filter_map(|(_, id)| self.routes.get(id))
+    }
+
+    /// The hostname routes of an account, oldest first.
+    pub fn hostname_routes_of(&self, account: HexId) -> impl Iterator<Item = &Arc<HostnameRoute>> {
+        let ids = self.indexes.account_hostnames.get(&account).into_iter();
+        ids.flatten()
+            .filter_map(|(_, id)| self.hostname_routes.get(id))
+    }
+
+    /// The hostname routes that lead into a tunnel, by name.
+    pub fn hostname_routes_into(
+        &self,
+        tunnel: uuid::Uuid,
+    ) -> impl Iterator<Item = &Arc<HostnameRoute>> {
+        let ids = self.indexes.tunnel_hostnames.get(&tunnel).into_iter();
+        ids.flatten()
+            .filter_map(|(_, id)| self.hostname_routes.get(id))
+    }
+
+    /// The account's hostname route of a name: its own, or that of the names below one above it.
+    pub fn hostname_route(&self, account: HexId, name: &str) -> Option<&Arc<HostnameRoute>> {
+        let of_account = self.indexes.hostnames.get(&account)?;
+        let above = host_name::parents(name).map(|above| format!("*.{above}"));
+        let id = std::iter::once(name.to_owned())
+            .chain(above)
+            .find_map(|hostname| of_account.get(&hostname))?;
+        self.hostname_routes.get(id)
     }
 
     /// The static routes of an account, oldest first.

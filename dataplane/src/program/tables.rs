@@ -56,6 +56,14 @@ impl Tables {
         self.vnet(vnet, &guard)?.route(destination, || 0, &guard)
     }
 
+    /// Whether `vnet` routes `destination` into `tunnel`, by itself or among others. Pins for this one
+    /// look-up.
+    pub fn leads_to(&self, vnet: VnetId, destination: IpAddr, tunnel: TunnelId) -> bool {
+        let guard = pin();
+        self.vnet(vnet, &guard)
+            .is_some_and(|tables| tables.leads_to(destination, tunnel, &guard))
+    }
+
     /// The address that a connection of `vnet` to `destination` is bound to, of the same family: one
     /// of the worker that owns the tunnel there, so that no packet changes workers. Without a route
     /// any worker's is as good. `None` when the vnet is not active on this node.

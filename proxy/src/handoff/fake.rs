@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dataplane::id::VnetId;
+use dataplane::id::{TunnelId, VnetId};
 use dataplane::io::user;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -27,6 +27,7 @@ pub(crate) struct FakeVnets {
 struct State {
     sources: HashMap<VnetId, IpAddr>,
     routes: Vec<(VnetId, IpAddr)>,
+    others: Vec<(VnetId, IpAddr, TunnelId)>,
 }
 
 impl FakeVnets {
@@ -40,6 +41,15 @@ impl FakeVnets {
 
     pub(crate) fn route(&self, vnet: u16, to: &str) {
         self.with(|s| s.routes.push((VnetId(vnet), to.parse().unwrap())));
+    }
+
+    /// What `route` does, behind a tunnel that is not the one numbered like the vnet.
+    pub(crate) fn route_by(&self, vnet: u16, to: &str, tunnel: u32) {
+        let to = to.parse().unwrap();
+        self.with(|s| {
+            s.routes.push((VnetId(vnet), to));
+            s.others.push((VnetId(vnet), to, TunnelId(tunnel)));
+        });
     }
 
     pub(crate) fn withdraw(&self, vnet: u16) {
@@ -67,6 +77,17 @@ impl Vnets for FakeVnets {
 
     fn has_route(&self, vnet: VnetId, to: IpAddr) -> bool {
         self.with(|s| s.routes.contains(&(vnet, to)))
+    }
+
+    fn leads_to(&self, vnet: VnetId, to: IpAddr, tunnel: TunnelId) -> bool {
+        self.with(|s| {
+            let other = s
+                .others
+                .iter()
+                .find(|other| (other.0, other.1) == (vnet, to));
+            let behind = other.map_or_else(|| TunnelId(vnet.0.into()), |other| other.2);
+            s.routes.contains(&(vnet, to)) && behind == tunnel
+        })
     }
 }
 

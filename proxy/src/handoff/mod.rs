@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use dataplane::id::VnetId;
+use controlplane::model::address;
+use dataplane::id::{TunnelId, VnetId};
 use dataplane::program::Tables;
 
 use crate::congestion::Congestion;
@@ -31,6 +32,8 @@ pub trait Vnets: Send + Sync + 'static {
     fn owner(&self, source: IpAddr) -> Option<VnetId>;
     /// Whether the vnet has a route to the address.
     fn has_route(&self, vnet: VnetId, to: IpAddr) -> bool;
+    /// Whether the vnet's route to the address leads into the tunnel, by itself or among others.
+    fn leads_to(&self, vnet: VnetId, to: IpAddr, tunnel: TunnelId) -> bool;
 }
 
 impl Vnets for Tables {
@@ -44,6 +47,10 @@ impl Vnets for Tables {
 
     fn has_route(&self, vnet: VnetId, to: IpAddr) -> bool {
         self.route(vnet, to).is_some()
+    }
+
+    fn leads_to(&self, vnet: VnetId, to: IpAddr, tunnel: TunnelId) -> bool {
+        Tables::leads_to(self, vnet, to, tunnel)
     }
 }
 
@@ -200,6 +207,15 @@ impl Handoff {
         let name =
             name.filter(|name| matches!(way, Way::Private { vnet, .. } if vnet == name.vnet));
         self.check(way, name.and_then(|name| name.local))
+    }
+
+    /// Whether a host can have the address, and it is behind the tunnel: what a private network's
+    /// resolver may answer, and be. Neither this machine's own addresses nor the edge's ranges are,
+    /// whatever route lies around them.
+    pub(crate) fn is_behind(&self, vnet: VnetId, tunnel: TunnelId, ip: IpAddr) -> bool {
+        let is_host = ip == ip.to_canonical() && !address::is_impossible(ip);
+        let is_free = (self.allow_local || is_host) && address::reserved_ip(ip).is_none();
+        is_free && self.vnets.leads_to(vnet, ip, tunnel)
     }
 
     /// Whether a flow that was opened by `way` may go on: its vnet still owns the source address

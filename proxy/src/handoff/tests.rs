@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::id::VnetId;
+use dataplane::id::{TunnelId, VnetId};
 use nix::sys::socket::{getsockopt, sockopt};
 use pingora::upstreams::peer::Peer;
 
@@ -230,4 +230,32 @@ async fn pooled_flow_is_for_one_vnet_and_one_origin_only() {
     assert_ne!(peer.reuse_hash(), theirs.reuse_hash());
     let next = handoff.peer(one, other, second, &Timeouts::default());
     assert_ne!(peer.reuse_hash(), next.reuse_hash());
+}
+
+#[test]
+fn only_what_a_host_can_have_and_the_tunnel_leads_to_is_behind_it() {
+    let (vnets, handoff) = handoff(false);
+    let is_behind = |tunnel, text| handoff.is_behind(VnetId(1), TunnelId(tunnel), ip(text));
+    assert!(is_behind(1, "10.0.0.50"));
+    assert!(!is_behind(2, "10.0.0.50"), "another tunnel");
+    assert!(!is_behind(1, "10.0.0.51"), "no route");
+    assert!(
+        !handoff.is_behind(VnetId(2), TunnelId(1), ip("10.0.0.50")),
+        "another vnet"
+    );
+    for reserved in [
+        "127.0.0.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "224.0.0.1",
+        "100.64.0.2",
+        "100.96.0.1",
+        "::1",
+        "fe80::1",
+        "2606:4700:cf1:5000::6440:2",
+        "::ffff:10.0.0.50",
+    ] {
+        vnets.route(1, reserved);
+        assert!(!is_behind(1, reserved), "{reserved}");
+    }
 }

@@ -20,6 +20,7 @@ use crate::config::{Limits, ProxyConfig, Timeouts};
 use crate::congestion::Congestion;
 use crate::counters::Counters;
 use crate::handoff::Handoff;
+use crate::resolve::Resolver;
 
 /// How often a flow looks at its idle limit, and whether its vnet and route still exist.
 const TICK_MAX: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ const TICK_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Relay {
     handoff: Arc<Handoff>,
+    resolver: Arc<Resolver>,
     counters: Arc<Counters>,
     congestion: Congestion,
     times: Timeouts,
@@ -36,13 +38,14 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn new(
-        handoff: Arc<Handoff>,
+        (handoff, resolver): (Arc<Handoff>, Arc<Resolver>),
         counters: Arc<Counters>,
         congestion: Congestion,
         config: &ProxyConfig,
     ) -> Arc<Self> {
         Arc::new(Self {
             handoff,
+            resolver,
             counters,
             congestion,
             times: config.timeouts.clone(),

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::plan::Plan;
+use super::plan::{Plan, targets_at};
 use super::{Idle, Relay, Wanted};
 use crate::counters::Counter;
 use crate::handoff::{Upstream, Way, reset};
@@ -110,9 +110,19 @@ async fn connect(
     plan: &Plan,
     relay: &Relay,
 ) -> Option<(Upstream, Way, SocketAddr)> {
-    let tries = plan.origins.len().min(CONNECTS_MAX);
+    let targets = match &plan.named {
+        None => plan.targets(client.ip()),
+        Some(named) => match relay.resolver.addresses(&named.name).await {
+            Ok(addresses) => targets_at(named, &addresses, client.ip()),
+            Err(why) => {
+                tracing::debug!(app = %plan.app, name = named.name.name, %why, "an origin has no address");
+                return None;
+            }
+        },
+    };
+    let tries = targets.len().min(CONNECTS_MAX);
     let deadline = relay.times.connect / u32::try_from(tries.max(1)).unwrap_or(1);
-    for target in plan.targets(client.ip()).take(tries) {
+    for target in targets.into_iter().take(tries) {
         let way = match relay.handoff.way(plan.network, target.ip()) {
             Ok(way) => way,
             Err(why) => {

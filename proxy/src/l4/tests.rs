@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controlplane::origin::{App, Transport};
-use dataplane::id::VnetId;
+use controlplane::origin::{App, NamedOrigin, PrivateName, Transport};
+use dataplane::id::{TunnelId, VnetId};
+use hickory_proto::op::{Message, MessageType, OpCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -29,6 +32,7 @@ fn app(transport: Transport, edge: SocketAddr, origin: SocketAddr, vnet: Option<
         origin_port_end: origin.port(),
         vnet: vnet.map(VnetId),
         virtual_network_id: None,
+        origin_name: None,
     }
 }
 
@@ -223,4 +227,93 @@ async fn udp_answers_reach_only_the_client_that_asked() {
     };
     timeout(LONG, refused).await.unwrap();
     assert_eq!(world.proxy.counters().udp_sessions_total, 2);
+}
+
+/// A resolver at 127.0.0.21 that has 127.0.0.1 for every name; its port.
+async fn resolver() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.21:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut buffer = [0; 2_000];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let query = Message::from_vec(&buffer[..length]).unwrap();
+            let asked = query.queries[0].clone();
+            let mut message = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
+            if asked.query_type() == RecordType::A {
+                let data = RData::A(A([127, 0, 0, 1].into()));
+                let record = Record::from_rdata(asked.name().clone(), 60, data);
+                message.answers.push(record);
+            }
+            message.add_query(asked);
+            socket
+                .send_to(&message.to_vec().unwrap(), client)
+                .await
+                .unwrap();
+        }
+    });
+    port
+}
+
+fn named(app: App) -> App {
+    let name = PrivateName {
+        account_id: "0".repeat(32),
+        route_id: uuid::Uuid::nil(),
+        name: "db.corp.internal".to_owned(),
+        resolvers: vec!["127.0.0.21".parse().unwrap()],
+        vnet: VnetId(1),
+        tunnel: TunnelId(1),
+    };
+    let port = app.origins[0].port();
+    App {
+        origins: Vec::new(),
+        origin_name: Some(NamedOrigin {
+            name,
+            port,
+            ipv4: true,
+            ipv6: true,
+        }),
+        ..app
+    }
+}
+
+#[tokio::test]
+async fn apps_whose_origin_is_a_name_reach_the_address_that_their_network_gives_it() {
+    let port = resolver().await;
+    let world = World::new(|config| {
+        config.resolver_port = port;
+        config.allow_local_origins = true;
+    })
+    .await;
+    world.vnets.route(1, "127.0.0.21");
+    let origin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = origin.local_addr().unwrap();
+    let echo = UdpSocket::bind(to).await.unwrap();
+    let (first, second) = (free_port().await, free_port().await);
+    world.api.set_apps(vec![
+        named(app(Transport::Tcp, first, to, Some(1))),
+        named(app(Transport::Udp, second, to, Some(1))),
+    ]);
+    let _client = connect(first).await;
+    let (_server, peer) = timeout(LONG, origin.accept()).await.unwrap().unwrap();
+    assert_eq!(peer.ip().to_string(), "127.0.0.11");
+    tokio::spawn(async move {
+        let mut buffer = [0; 2_000];
+        while let Ok((length, peer)) = echo.recv_from(&mut buffer).await {
+            assert_eq!(peer.ip().to_string(), "127.0.0.11");
+            echo.send_to(&buffer[..length], peer).await.unwrap();
+        }
+    });
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(second).await.unwrap();
+    let asking = async {
+        loop {
+            client.send(b"x").await.ok();
+            let mut answer = [0; 8];
+            let wait = Duration::from_millis(50);
+            if let Ok(Ok(length)) = timeout(wait, client.recv(&mut answer)).await {
+                return answer[..length].to_vec();
+            }
+        }
+    };
+    assert_eq!(timeout(LONG, asking).await.unwrap(), b"x");
 }

@@ -11,10 +11,11 @@ use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use super::plan::Plan;
+use super::plan::{Plan, targets_at};
 use super::{Idle, Relay, Wanted};
 use crate::handoff::{Datagrams, Way};
 use crate::listen::Running;
+use crate::resolve::Resolved;
 
 /// Longest payload of a datagram, and the largest that is read.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -33,6 +34,11 @@ struct Sessions {
     by_client: HashMap<SocketAddr, Session>,
     by_address: HashMap<IpAddr, usize>,
     tasks: JoinSet<SocketAddr>,
+    /// What is known of the origin's name, if it has one.
+    known: Option<Resolved>,
+    /// The question for it that is under way: one at most. Nothing waits for it; what needs a session
+    /// meanwhile is dropped, or goes where the name led before.
+    asking: JoinSet<Resolved>,
 }
 
 /// One client's exchange with one origin.
@@ -59,6 +65,8 @@ pub(super) async fn serve(
         by_client: HashMap::new(),
         by_address: HashMap::new(),
         tasks: JoinSet::new(),
+        known: None,
+        asking: JoinSet::new(),
     };
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
@@ -72,6 +80,10 @@ pub(super) async fn serve(
             Some(ended) = sessions.tasks.join_next_with_id() => match ended {
                 Ok((id, client)) => sessions.remove(client, id),
                 Err(why) => tracing::error!(%why, "a UDP session broke"),
+            },
+            Some(answered) = sessions.asking.join_next() => match answered {
+                Ok(resolved) => sessions.known = Some(resolved),
+                Err(why) => tracing::error!(%why, "the question for a UDP app's origin broke"),
             },
             received = downstream.recv_from(&mut buffer) => match received {
                 Ok((length, client)) => sessions.forward(client, &buffer[..length]).await,
@@ -122,7 +134,9 @@ impl Sessions {
             counters.udp_refused_total.increment();
             return false;
         }
-        let Some((upstream, way, to)) = connect(client, &self.plan, &self.relay).await else {
+        let targets = self.targets(client.ip());
+        let counters = &self.relay.counters;
+        let Some((upstream, way, to)) = connect(targets, &self.plan, &self.relay).await else {
             counters.udp_failed_total.increment();
             return false;
         };
@@ -151,6 +165,23 @@ impl Sessions {
         true
     }
 
+    /// The origins to try for a client, best first; asks for those of a name when it is time to.
+    fn targets(&mut self, client: IpAddr) -> Vec<SocketAddr> {
+        let Some(named) = &self.plan.named else {
+            return self.plan.targets(client);
+        };
+        let resolver = &self.relay.resolver;
+        let is_fresh = self.known.as_ref().is_some_and(Resolved::is_fresh);
+        if !is_fresh && self.asking.is_empty() {
+            let (resolver, name) = (Arc::clone(resolver), named.name.clone());
+            self.asking
+                .spawn(async move { resolver.resolved(&name).await });
+        }
+        let known = self.known.as_ref();
+        let usable = known.and_then(|known| resolver.usable(&named.name, known).ok());
+        usable.map_or_else(Vec::new, |usable| targets_at(named, &usable, client))
+    }
+
     /// Forgets a session, unless the client has a newer one.
     fn remove(&mut self, client: SocketAddr, id: Id) {
         if self
@@ -172,11 +203,11 @@ impl Sessions {
 
 /// A socket to the first origin that there is a way to.
 async fn connect(
-    client: SocketAddr,
+    targets: Vec<SocketAddr>,
     plan: &Plan,
     relay: &Relay,
 ) -> Option<(Datagrams, Way, SocketAddr)> {
-    for target in plan.targets(client.ip()) {
+    for target in targets {
         let Ok(way) = relay.handoff.way(plan.network, target.ip()) else {
             continue;
         };

@@ -3,6 +3,7 @@
 use pingora::ErrorType;
 
 use crate::handoff::Refused;
+use crate::resolve::Unresolved;
 use crate::route::LookupError;
 
 /// A cause. Statuses 520 to 530 and the four-digit numbers are those of the product that Portcullis
@@ -25,6 +26,8 @@ pub(super) enum Fault {
     Lookup(LookupError),
     /// The host exists, and has no address.
     NoAddress,
+    /// The host's name in a private network leads to no address there.
+    Unresolved(Unresolved),
     /// The hand-off was refused.
     Handoff(Refused),
     /// The origin closed early or sent something that is not HTTP.
@@ -72,6 +75,7 @@ impl Fault {
     pub(super) fn text(self) -> Text {
         match self {
             Self::Handoff(refused) => handoff(refused),
+            Self::Unresolved(why) => unresolved(why),
             Self::Unexpected
             | Self::OriginDown
             | Self::ConnectTimeout
@@ -185,6 +189,23 @@ impl Fault {
             title,
             detail: detail.to_owned(),
         }
+    }
+}
+
+fn unresolved(why: Unresolved) -> Text {
+    let (status, code, title) = match why {
+        Unresolved::NoWay | Unresolved::Elsewhere => (523, 523, "Origin is unreachable"),
+        Unresolved::Silent
+        | Unresolved::Failed
+        | Unresolved::NoSuchName
+        | Unresolved::NoAddress => (530, 1016, "Origin DNS error"),
+        Unresolved::Busy => (530, 1200, "Too many questions"),
+    };
+    Text {
+        status,
+        code,
+        title,
+        detail: format!("The host is a name in a private network, and {why}."),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The gate: a request's way through the proxy, as pingora's phases.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use super::{headers, host};
 use crate::config::{ProxyConfig, Timeouts};
 use crate::counters::Counters;
 use crate::handoff::{Handoff, Network, Way};
+use crate::resolve::Resolver;
 use crate::route::Routes;
 
 /// Connections tried for one request: the first address, and one other after it failed.
@@ -31,6 +32,7 @@ const CONNECTS_MAX: usize = 2;
 /// Decides about requests. One per lane.
 pub(crate) struct Gate {
     routes: Arc<Routes>,
+    resolver: Arc<Resolver>,
     handoff: Arc<Handoff>,
     counters: Arc<Counters>,
     rays: Rays,
@@ -60,12 +62,13 @@ pub(crate) struct Visit {
 impl Gate {
     pub(crate) fn new(
         config: &ProxyConfig,
-        routes: &Arc<Routes>,
+        (routes, resolver): (&Arc<Routes>, &Arc<Resolver>),
         handoff: &Arc<Handoff>,
         counters: &Arc<Counters>,
     ) -> Self {
         Self {
             routes: Arc::clone(routes),
+            resolver: Arc::clone(resolver),
             handoff: Arc::clone(handoff),
             counters: Arc::clone(counters),
             rays: Rays::new(&config.colo),
@@ -92,7 +95,13 @@ impl Gate {
             .read_timeout_secs
             .map(|secs| Duration::from_secs(secs.into()));
         visit.network = network(&answer);
-        visit.targets = targets(&answer, visit.client);
+        visit.targets = match &answer.private_name {
+            None => targets(&answer.ipv4_addresses, &answer.ipv6_addresses, visit.client),
+            Some(name) => {
+                let found = self.resolver.addresses(name).await;
+                resolved_targets(&found.map_err(Fault::Unresolved)?, visit.client)
+            }
+        };
         if visit.targets.is_empty() {
             Err(Fault::NoAddress)
         } else {
@@ -119,7 +128,7 @@ impl Gate {
 }
 
 fn network(answer: &HostAnswer) -> Network {
-    if answer.use_private_routing {
+    if answer.use_private_routing || answer.private_name.is_some() {
         Network::Private(answer.vnet)
     } else {
         Network::Public
@@ -128,13 +137,25 @@ fn network(answer: &HostAnswer) -> Network {
 
 /// The addresses of an answer, IPv4 first, each family in an order that is the same for one client
 /// and differs among clients.
-fn targets(answer: &HostAnswer, client: IpAddr) -> Vec<IpAddr> {
+fn targets(v4: &[Ipv4Addr], v6: &[Ipv6Addr], client: IpAddr) -> Vec<IpAddr> {
     let mut hasher = DefaultHasher::new();
     client.hash(&mut hasher);
     let hash = hasher.finish();
-    let v4 = turned(&answer.ipv4_addresses, hash).map(IpAddr::V4);
-    let v6 = turned(&answer.ipv6_addresses, hash).map(IpAddr::V6);
+    let v4 = turned(v4, hash).map(IpAddr::V4);
+    let v6 = turned(v6, hash).map(IpAddr::V6);
     v4.chain(v6).collect()
+}
+
+/// The same of addresses of both families.
+fn resolved_targets(addresses: &[IpAddr], client: IpAddr) -> Vec<IpAddr> {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            IpAddr::V4(ip) => v4.push(*ip),
+            IpAddr::V6(ip) => v6.push(*ip),
+        }
+    }
+    targets(&v4, &v6, client)
 }
 
 fn turned<T: Copy>(all: &[T], hash: u64) -> impl Iterator<Item = T> {

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
 /// A place for one answer; whoever finds it empty fills it, the others wait for him.
-pub(super) type Slot<T> = Arc<OnceCell<T>>;
+pub(crate) type Slot<T> = Arc<OnceCell<T>>;
 
 /// A cache that forgets everything when the revision changes, and what was not asked for lately
 /// when it is full: entries of the older generation that are used move to the younger one.
 #[derive(Debug)]
-pub(super) struct Cache<T> {
+pub(crate) struct Cache<T> {
     generation_max: usize,
     state: Mutex<State<T>>,
 }
@@ -25,7 +25,7 @@ struct State<T> {
 
 impl<T> Cache<T> {
     /// A cache of at most `entries_max` entries.
-    pub(super) fn new(entries_max: usize) -> Self {
+    pub(crate) fn new(entries_max: usize) -> Self {
         Self {
             generation_max: (entries_max / 2).max(1),
             state: Mutex::new(State {
@@ -37,7 +37,7 @@ impl<T> Cache<T> {
     }
 
     /// The slot of a host at a revision.
-    pub(super) fn slot(&self, host: &str, revision: u64) -> Slot<T> {
+    pub(crate) fn slot(&self, host: &str, revision: u64) -> Slot<T> {
         let mut state = self.lock();
         if state.revision != revision {
             state.revision = revision;
@@ -59,7 +59,7 @@ impl<T> Cache<T> {
     }
 
     /// Forgets a host if its slot still is this one.
-    pub(super) fn forget(&self, host: &str, slot: &Slot<T>) {
+    pub(crate) fn forget(&self, host: &str, slot: &Slot<T>) {
         let mut state = self.lock();
         if state
             .young

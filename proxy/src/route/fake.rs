@@ -69,6 +69,7 @@ impl FakeOriginApi {
             use_private_routing: vnet.is_some(),
             virtual_network_id: None,
             vnet: vnet.filter(|id| *id != 0).map(VnetId),
+            private_name: None,
             always_use_https: false,
             read_timeout_secs: None,
             revision: 1,

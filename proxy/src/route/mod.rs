@@ -20,7 +20,7 @@ pub use client::{LookupError, OriginApi};
 
 use crate::config::Limits;
 use crate::counters::Counters;
-use cache::Cache;
+pub(crate) use cache::Cache;
 
 /// What is known about a host: `None` if the Origin API does not know it.
 pub type Lookup = Result<Option<Arc<HostAnswer>>, LookupError>;

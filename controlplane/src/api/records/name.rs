@@ -208,8 +208,8 @@ fn check_vnet(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(), R
     }
 }
 
-/// The edge follows a CNAME inside the account's own zones; it resolves no others. One that is
-/// neither proxied nor flattened is the client's to follow.
+/// The edge follows a CNAME inside the account's own zones, and resolves names that have a hostname
+/// route; no others. One that is neither proxied nor flattened is the client's to follow.
 fn check_target(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(), Refusal> {
     let is_flattened = record.is_flattened(&zone.name);
     if record.kind != Kind::Cname {
@@ -220,7 +220,9 @@ fn check_target(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(),
     }
     let target = crate::dns::zone_of(snapshot, &record.content);
     let is_own = target.is_some_and(|target| target.account_id == zone.account_id);
+    let route = snapshot.hostname_route(zone.account_id, &record.content);
     let what = match (record.proxied, is_flattened) {
+        (true, _) if route.is_some() => return Ok(()),
         _ if is_own => return Ok(()),
         (true, _) => "proxied CNAME",
         (false, true) => "CNAME answered with addresses (flattened, or at the zone's own name)",
@@ -228,7 +230,10 @@ fn check_target(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(),
     };
     let content = &record.content;
     let why =
-        format!("A {what} to {content}, which is in no zone of this account, is not carried here.");
+        format!(
+            "A {what} to {content}, which is in no zone of this account, is not carried here. A private \
+             network's name needs a hostname route (zerotrust/routes/hostname), and the record to be proxied."
+        );
     Err(refuse("content", 9041, why))
 }
 

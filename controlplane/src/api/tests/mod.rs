@@ -6,6 +6,7 @@ mod bad_input;
 mod dns;
 mod edge;
 mod guard;
+mod hostname_routes;
 mod interconnects;
 mod magic;
 mod magic_input;

@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use super::{TAKEN, UNKNOWN};
 use crate::api::coverage;
+use crate::api::envelope::few;
 use crate::api::routes::vnet_of;
 use crate::model::counter::Numbered;
+use crate::model::hostname_route::HostnameRoute;
 use crate::model::route::Route;
 use crate::model::tunnel::{Gre, INVALID, Interconnect, Ipsec, Kind, Shared, Tunnel, WireGuard};
 use crate::model::{Fault, HexId, Refusal};
@@ -19,9 +21,6 @@ use crate::store::{Snapshot, Transaction};
 
 /// Code of a tunnel that something leads into.
 const IN_USE: u32 = 1018;
-
-/// The most routes that a refusal names.
-const NAMED_MAX: usize = 5;
 
 /// A new tunnel, not yet kept.
 pub(crate) fn fresh(
@@ -101,7 +100,7 @@ pub(crate) fn keep(
     Ok(())
 }
 
-/// Deletes the tunnel with its teamnet routes (api.md 3.2); sentences that say what went with it.
+/// Deletes the tunnel with its teamnet and hostname routes (api.md 3.2); sentences that say what went with it.
 /// Static routes say a next hop themselves: as long as some lead here, it stays.
 pub(crate) fn delete(
     transaction: &mut Transaction,
@@ -124,14 +123,20 @@ pub(crate) fn delete(
     for route in &routes {
         transaction.delete::<Route>(&route.id);
     }
+    let hostnames: Vec<Arc<HostnameRoute>> = {
+        let routes = transaction.snapshot().hostname_routes_into(tunnel.id);
+        routes.cloned().collect()
+    };
+    for route in &hostnames {
+        transaction.delete::<HostnameRoute>(&route.id);
+    }
     transaction.delete::<Tunnel>(&tunnel.id);
-    let prefixes: Vec<String> = routes
-        .iter()
-        .map(|route| route.network.to_string())
-        .collect();
-    Ok(match prefixes.is_empty() {
+    let prefixes = routes.iter().map(|route| route.network.to_string());
+    let hostnames = hostnames.iter().map(|route| route.hostname.clone());
+    let gone: Vec<String> = prefixes.chain(hostnames).collect();
+    Ok(match gone.is_empty() {
         true => Vec::new(),
-        false => vec![format!("Deleted with the tunnel: {}.", named(&prefixes))],
+        false => vec![format!("Deleted with the tunnel: {}.", named(&gone))],
     })
 }
 
@@ -157,19 +162,9 @@ pub(crate) fn no_random(_: ring::error::Unspecified) -> Refusal {
     )
 }
 
-fn named(prefixes: &[String]) -> String {
-    let shown = &prefixes[..prefixes.len().min(NAMED_MAX)];
-    let rest = prefixes.len() - shown.len();
-    let plural = if prefixes.len() == 1 { "" } else { "s" };
-    let more = match rest {
-        0 => String::new(),
-        rest => format!(" and {rest} more"),
-    };
-    format!(
-        "{} route{plural} ({}{more})",
-        prefixes.len(),
-        shown.join(", ")
-    )
+fn named(routes: &[String]) -> String {
+    let plural = if routes.len() == 1 { "" } else { "s" };
+    format!("{} route{plural} ({})", routes.len(), few(routes))
 }
 
 fn taken(name: &str, why: String) -> Refusal {

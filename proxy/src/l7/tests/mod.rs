@@ -2,6 +2,7 @@
 //!
 //! Vnets lease 127.0.0.x: an origin sees by the peer's address which vnet a connection came from.
 
+mod named;
 mod user;
 
 use std::net::SocketAddr;
