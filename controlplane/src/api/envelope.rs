@@ -26,12 +26,15 @@ const NOTE: u32 = 1000;
 
 /// One result, with sentences on what else happened.
 pub(crate) fn one_noting(result: Value, notes: &[String]) -> Response {
-    let messages: Vec<Value> = notes
-        .iter()
-        .map(|note| json!({"code": NOTE, "message": note}))
-        .collect();
+    let messages = messages(notes);
     let body = json!({"success": true, "errors": [], "messages": messages, "result": result});
     Json(body).into_response()
+}
+
+/// Sentences on what else happened, as the envelope has them.
+pub(crate) fn messages(notes: &[String]) -> Vec<Value> {
+    let note = |text| json!({"code": NOTE, "message": text});
+    notes.iter().map(note).collect()
 }
 
 /// The most names that a sentence lists.

@@ -119,7 +119,14 @@ async fn create_by_cidr(
     let shown = shared.write(move |transaction| {
         let account = context::account(transaction.snapshot(), &account)?;
         let mut draft = Draft::read(Fields::new(body, INVALID)?)?;
-        draft.network = Some(parse_network(&decoded(&cidr))?);
+        let network = parse_network(&decoded(&cidr))?;
+        if let Some(other) = draft.network.filter(|other| *other != network) {
+            let why = format!(
+                "'network' is {other}, and the path says {network}: leave it out, or make them the same."
+            );
+            return Err(Refusal::invalid(INVALID, why).at("network"));
+        }
+        draft.network = Some(network);
         new(transaction, account.id, draft)
     });
     Ok(one(shown.await?))

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use serde_json::{Value, json};
 
+use super::name::silenced;
 use super::{Change, add, alter, find, show, touch};
 use crate::api::context::{self, Shared};
-use crate::api::envelope::{Answer, one};
+use crate::api::envelope::{Answer, one_noting};
 use crate::api::input::{At, Body};
 use crate::model::record::{INVALID, Record};
 use crate::model::record_draft::Draft;
@@ -37,7 +38,8 @@ pub(super) async fn run(
         let batch = Batch::read(Fields::new(body, INVALID)?)?;
         batch.run(transaction, &zone)
     });
-    Ok(one(shown.await?))
+    let (shown, notes) = shown.await?;
+    Ok(one_noting(shown, &notes))
 }
 
 impl Batch {
@@ -66,7 +68,11 @@ impl Batch {
         Ok(batch)
     }
 
-    fn run(self, transaction: &mut Transaction, zone: &Zone) -> Result<Value, Refusal> {
+    fn run(
+        self,
+        transaction: &mut Transaction,
+        zone: &Zone,
+    ) -> Result<(Value, Vec<String>), Refusal> {
         let mut deleted = Vec::new();
         for (index, body) in self.deletes.into_iter().enumerate() {
             let gone = delete(transaction, zone, body);
@@ -88,12 +94,15 @@ impl Batch {
             let newest = |r: &Record| snapshot.records.get(&r.id).map(|r| show(snapshot, zone, r));
             records.iter().filter_map(newest).collect()
         };
-        Ok(json!({
+        let written = patched.iter().chain(&put).chain(&posted);
+        let notes = silenced(snapshot, zone, written);
+        let shown = json!({
             "deletes": deleted,
             "patches": shown(&patched),
             "puts": shown(&put),
             "posts": shown(&posted),
-        }))
+        });
+        Ok((shown, notes))
     }
 }
 

@@ -10,10 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use super::name::IDENTICAL;
+use super::name::{IDENTICAL, silenced};
 use super::{add, touch};
 use crate::api::context::{self, Shared, now};
-use crate::api::envelope::Answer;
+use crate::api::envelope::{Answer, messages};
 use crate::api::input::At;
 use crate::model::record::{INVALID, Record};
 use crate::model::soa::{self, Soa};
@@ -61,14 +61,14 @@ pub(super) async fn import(
         let entries = zone_file::parse(&upload.file, &zone.name, upload.is_proxied);
         add_all(transaction, &zone, entries.map_err(at_line)?)
     });
-    let result = result.await?;
-    Ok(with_timing(result, begun))
+    let (result, notes) = result.await?;
+    Ok(with_timing(result, &notes, begun))
 }
 
-fn with_timing(result: Value, begun: crate::model::Timestamp) -> Response {
+fn with_timing(result: Value, notes: &[String], begun: crate::model::Timestamp) -> Response {
     let ended = now();
     let body = json!({
-        "success": true, "errors": [], "messages": [], "result": result,
+        "success": true, "errors": [], "messages": messages(notes), "result": result,
         "timing": {
             "start_time": begun,
             "end_time": ended,
@@ -129,23 +129,25 @@ fn add_all(
     transaction: &mut Transaction,
     zone: &Zone,
     entries: Vec<Entry>,
-) -> Result<Value, Refusal> {
+) -> Result<(Value, Vec<String>), Refusal> {
     let parsed = entries.len();
-    let mut added = 0;
+    let mut added = Vec::new();
     for Entry { line, draft } in entries {
         let Some(draft) = draft else {
             continue;
         };
         match add(transaction, zone, draft) {
-            Ok(_) => added += 1,
+            Ok(record) => added.push(record),
             Err(refusal) if refusal.code == IDENTICAL => {}
             Err(refusal) => return Err(in_line(refusal, line)),
         }
     }
-    if added > 0 {
+    if !added.is_empty() {
         touch(transaction, zone);
     }
-    Ok(json!({"recs_added": added, "total_records_parsed": parsed}))
+    let notes = silenced(transaction.snapshot(), zone, &added);
+    let result = json!({"recs_added": added.len(), "total_records_parsed": parsed});
+    Ok((result, notes))
 }
 
 /// A refusal of one record, as one of the file.

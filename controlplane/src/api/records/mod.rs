@@ -13,7 +13,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
-use super::envelope::{Answer, one, page};
+use super::envelope::{Answer, one, one_noting, page};
 use super::input::{At, Body, Params};
 use super::operation::{GONE, Routes, does};
 use crate::model::record::{INVALID, Record};
@@ -70,9 +70,10 @@ async fn create(State(shared): State<Shared>, At(id): At<String>, Body(body): Bo
         let draft = Draft::read(Fields::new(body, INVALID)?)?;
         let record = add(transaction, &zone, draft)?;
         touch(transaction, &zone);
-        Ok(show(transaction.snapshot(), &zone, &record))
+        Ok(show_noting(transaction.snapshot(), &zone, &record))
     });
-    Ok(one(shown.await?))
+    let (shown, notes) = shown.await?;
+    Ok(one_noting(shown, &notes))
 }
 
 async fn list(State(shared): State<Shared>, At(id): At<String>, params: Params) -> Answer {
@@ -129,9 +130,10 @@ async fn change(
         let draft = Draft::read(Fields::new(body, INVALID)?)?;
         let record = alter(transaction, &zone, &old, draft, change)?;
         touch(transaction, &zone);
-        Ok(show(transaction.snapshot(), &zone, &record))
+        Ok(show_noting(transaction.snapshot(), &zone, &record))
     });
-    Ok(one(shown.await?))
+    let (shown, notes) = shown.await?;
+    Ok(one_noting(shown, &notes))
 }
 
 fn add(transaction: &mut Transaction, zone: &Zone, draft: Draft) -> Result<Record, Refusal> {
@@ -166,6 +168,12 @@ fn find(snapshot: &Snapshot, zone: &Zone, id: &str) -> Result<Arc<Record>, Refus
         .filter(|record| record.zone_id == zone.id)
         .cloned()
         .ok_or_else(|| Refusal::not_found(81_044, "Record does not exist."))
+}
+
+/// The record, and what it does to others.
+fn show_noting(snapshot: &Snapshot, zone: &Zone, record: &Record) -> (Value, Vec<String>) {
+    let notes = name::silenced(snapshot, zone, [record]);
+    (show(snapshot, zone, record), notes)
 }
 
 fn show(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Value {

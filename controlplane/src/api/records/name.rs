@@ -1,14 +1,16 @@
 //! What the records of one name mean together: clashes, private routing, the vnet, the route.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::api::coverage;
-use crate::model::Refusal;
+use crate::api::envelope::few;
 use crate::model::record::{INVALID, Kind, Record};
 use crate::model::record_draft::refuse;
 use crate::model::zone::Zone;
+use crate::model::{Refusal, host_name};
 use crate::store::{Snapshot, Transaction};
 
 /// Code of a private address without a route, in the chain of 1004. The product has none of its
@@ -181,6 +183,40 @@ fn check_delegation(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result
     }
 }
 
+/// What NS records take out of the edge's hands: names below theirs that are proxied or an app's.
+pub(super) fn silenced<'a>(
+    snapshot: &Snapshot,
+    zone: &Zone,
+    records: impl IntoIterator<Item = &'a Record>,
+) -> Vec<String> {
+    let cuts = records
+        .into_iter()
+        .filter(|r| r.kind == Kind::Ns && r.name != zone.name);
+    let cuts: BTreeSet<&str> = cuts.map(|record| record.name.as_str()).collect();
+    let mut notes = Vec::new();
+    for cut in cuts {
+        let is_below = |name: &str| name != cut && host_name::is_within(name, cut);
+        let records = snapshot.records_of(zone.id);
+        let records = records.filter(|r| r.proxied && is_below(&r.name));
+        let records = records.map(|record| record.name.clone());
+        let apps = snapshot
+            .apps_of(zone.id)
+            .filter(|app| is_below(&app.hostname));
+        let names: BTreeSet<String> = records
+            .chain(apps.map(|app| app.hostname.clone()))
+            .collect();
+        let names: Vec<String> = names.into_iter().collect();
+        if !names.is_empty() {
+            notes.push(format!(
+                "The NS records of {cut} hand the names below it to other servers: the edge answers for \
+                 them no more, and serves no HTTP there: {}.",
+                few(&names)
+            ));
+        }
+    }
+    notes
+}
+
 fn refuse_vnet(given: Option<Option<Uuid>>, why: &str) -> Result<(), Refusal> {
     match given.flatten() {
         None => Ok(()),
@@ -229,11 +265,10 @@ fn check_target(snapshot: &Snapshot, zone: &Zone, record: &Record) -> Result<(),
         (false, false) => return Ok(()),
     };
     let content = &record.content;
-    let why =
-        format!(
-            "A {what} to {content}, which is in no zone of this account, is not carried here. A private \
+    let why = format!(
+        "A {what} to {content}, which is in no zone of this account, is not carried here. A private \
              network's name needs a hostname route (zerotrust/routes/hostname), and the record to be proxied."
-        );
+    );
     Err(refuse("content", 9041, why))
 }
 

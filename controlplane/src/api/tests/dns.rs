@@ -1,7 +1,7 @@
 //! Zones and DNS records.
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{World, code, id};
 
@@ -283,4 +283,37 @@ async fn nothing_is_served_at_or_below_a_name_that_ns_records_hand_to_others() {
     assert_eq!(refused["errors"][0]["source"]["pointer"], "/proxied");
     world.delete(&format!("{records}/{ns}")).await;
     assert_eq!(world.get(&hosts[0]).await.0, 200);
+}
+
+#[tokio::test]
+async fn ns_records_say_which_proxied_names_they_take_out_of_the_edges_hands() {
+    let world = World::new().await;
+    let zone = world.zone("example.com").await;
+    let records = format!("/zones/{zone}/dns_records");
+    for name in ["a.lab", "b.a.lab", "d.e", "label"] {
+        let record = json!({"type": "A", "name": name, "content": "192.0.2.1", "proxied": true});
+        world.made(&records, record).await;
+    }
+    let note = |answer: &Value| {
+        answer["messages"][0]["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let ns = |name: &str| json!({"type": "NS", "name": name, "content": "ns.example.net"});
+    let (status, answer) = world.post(&records, ns("lab")).await;
+    assert_eq!(status, 200, "{answer}");
+    let said = note(&answer);
+    assert!(
+        said.contains("a.lab.example.com, b.a.lab.example.com."),
+        "{said}"
+    );
+    assert!(!said.contains("d.e") && !said.contains("label"), "{said}");
+    let batch = json!({"posts": [ns("e")]});
+    let (status, answer) = world.post(&format!("{records}/batch"), batch).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(note(&answer).contains("d.e.example.com"), "{answer}");
+    // Nothing to say of one that silences nobody.
+    let (_, answer) = world.post(&records, ns("elsewhere")).await;
+    assert_eq!(answer["messages"], json!([]));
 }

@@ -298,3 +298,16 @@ async fn a_host_is_explained_by_record_routes_and_tunnels_and_another_accounts_i
         explain("app.example.net").await.to_string()
     );
 }
+
+#[tokio::test]
+async fn a_route_by_its_prefix_has_that_prefix_and_no_other() {
+    let world = World::new().await;
+    let tunnel = world.tunnel("site", None).await;
+    let path = format!("{}/network/10.5.0.0%2F16", world.routes());
+    let other = json!({"tunnel_id": tunnel, "network": "10.6.0.0/16"});
+    let (status, refused) = world.post(&path, other).await;
+    assert_eq!((status, code(&refused)), (400, 1002), "{refused}");
+    assert_eq!(refused["errors"][0]["source"]["pointer"], "/network");
+    let same = json!({"tunnel_id": tunnel, "network": "10.5.0.0/16"});
+    assert_eq!(world.made(&path, same).await["network"], "10.5.0.0/16");
+}
