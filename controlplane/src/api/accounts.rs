@@ -24,7 +24,8 @@ const ACCOUNT: Shape = Shape::Named(
 );
 
 pub(super) fn routes() -> Routes {
-    let list_of = does("List accounts").asks(&[("name", TEXT)]);
+    let direction = ("direction", Shape::Words(&["asc", "desc"]));
+    let list_of = does("List accounts").asks(&[("name", TEXT), direction]);
     let one_of = does("Show an account").gives(ACCOUNT);
     Routes::new()
         .on((Method::GET, "/accounts"), list, list_of.lists(ACCOUNT, 50))
@@ -44,7 +45,11 @@ async fn list(
         .iter()
         .filter(|account| caller.token.knows(account.id))
         .filter(|account| account.name.contains(&name));
-    Ok(page(found.collect(), paging, |account| show(account)))
+    let mut found: Vec<_> = found.collect();
+    if params.is_descending()? {
+        found.reverse();
+    }
+    Ok(page(found, paging, |account| show(account)))
 }
 
 async fn read(

@@ -1,9 +1,12 @@
 //! What comes in with a request: path, query, body; each refused in the envelope.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -86,6 +89,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
                 BAD_QUERY,
                 "The query is not name=value pairs.",
             )),
+        }
+    }
+}
+
+/// Parameters that every list takes, whether or not it has pages: clients ask for pages of any.
+const OF_EVERY_LIST: [&str; 2] = ["page", "per_page"];
+
+/// Lets a request pass whose query has only these parameters.
+pub(super) async fn only_known(
+    State(known): State<Arc<[&'static str]>>,
+    params: Params,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_known = |name: &str| known.contains(&name) || OF_EVERY_LIST.contains(&name);
+    match params.0.iter().find(|(name, _)| !is_known(name)) {
+        None => next.run(request).await,
+        Some((name, _)) => {
+            let mut all: Vec<&str> = known.iter().copied().chain(OF_EVERY_LIST).collect();
+            all.sort_unstable();
+            all.dedup();
+            let why = format!(
+                "Query parameter '{}' is not carried here. This list takes {}.",
+                echo(name),
+                all.join(", ")
+            );
+            Refusal::invalid(BAD_QUERY, why).into_response()
         }
     }
 }

@@ -8,12 +8,16 @@ pub(super) mod body;
 mod document;
 mod shape;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::handler::Handler;
+use axum::middleware::from_fn_with_state;
 use axum::routing::MethodFilter;
 use http::Method;
 
 use super::context::Shared;
+use super::input::only_known;
 use crate::model::{Fields, Refusal};
 
 pub(super) use body::Body;
@@ -88,7 +92,8 @@ impl Routes {
         }
     }
 
-    /// Serves a method of a path.
+    /// Serves a method of a path. A list refuses parameters of the query that it does not describe: a
+    /// filter that is not carried would answer with what was not asked for.
     ///
     /// # Panics
     /// When the method is none of axum's, or of that path already.
@@ -99,7 +104,12 @@ impl Routes {
         about: About,
     ) -> Routes {
         let filter = MethodFilter::try_from(method.clone()).expect("a method of HTTP");
-        self.router = self.router.route(path, axum::routing::on(filter, handler));
+        let mut route = axum::routing::on(filter, handler);
+        if let Answer::List(_) = about.answer {
+            let known: Arc<[&'static str]> = about.query.iter().map(|(name, _)| *name).collect();
+            route = route.route_layer(from_fn_with_state(known, only_known));
+        }
+        self.router = self.router.route(path, route);
         self.operations.push(Operation {
             method,
             path: path.to_owned(),

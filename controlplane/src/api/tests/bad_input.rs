@@ -168,3 +168,39 @@ async fn a_wrong_field_is_named_with_its_pointer() {
     let cname = json!({"name": "a", "type": "CNAME", "content": "b.example.com"});
     assert_eq!(code(&world.post(&records, cname).await.1), 81_053);
 }
+
+#[tokio::test]
+async fn a_list_refuses_parameters_that_it_does_not_carry_and_names_them() {
+    let world = World::new().await;
+    let zone = world.zone("example.com").await;
+    let records = format!("/zones/{zone}/dns_records");
+    let account = format!("/accounts/{}", world.account);
+    for (list, unknown) in [
+        ("/zones".to_owned(), "colour"),
+        (records.clone(), "shadowed_by_name"),
+        (format!("{account}/teamnet/routes"), "existed_at"),
+        (format!("{account}/teamnet/virtual_networks"), "colour"),
+        (format!("{account}/zerotrust/routes/hostname"), "existed_at"),
+        ("/accounts".to_owned(), "Name"),
+    ] {
+        let (status, refused) = world.get(&format!("{list}?{unknown}=x")).await;
+        assert_eq!((status, code(&refused)), (400, 1000), "{list}: {refused}");
+        let message = refused["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("'{unknown}'")), "{message}");
+        // Pages may be asked for of every list, and empty ones are there.
+        assert_eq!(
+            world.get(&format!("{list}?page=2&per_page=50")).await.0,
+            200,
+            "{list}"
+        );
+    }
+    // Elsewhere a parameter filters nothing.
+    assert_eq!(world.get(&format!("/zones/{zone}?colour=x")).await.0, 200);
+    assert_eq!(
+        world
+            .get(&format!("{records}?name.contains=a&match=any"))
+            .await
+            .0,
+        200
+    );
+}
