@@ -1,6 +1,8 @@
 //! Real processes on loopback: control planes, and edges that follow them through crashes of everybody.
 
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod place;
 
 use std::net::Ipv4Addr;

@@ -121,13 +121,18 @@ impl Place {
 
     /// An edge without privileges that answers DNS and follows control planes; its configuration.
     pub(super) fn edge_config(&self, name: &str, control: &[u16]) -> Edge {
+        self.edge_config_with(name, control, "")
+    }
+
+    /// The same, with more sections.
+    pub(super) fn edge_config_with(&self, name: &str, control: &[u16], sections: &str) -> Edge {
         let control: Vec<_> = control
             .iter()
             .map(|port| format!("127.0.0.1:{port}"))
             .collect();
         let identity = self.file(&format!("{name}.pem"));
         let lines = format!("control = {control:?}\nidentity = {identity:?}");
-        self.edge_with(name, &lines)
+        self.edge_with(name, &lines, sections)
     }
 
     /// One that is a control plane itself, over the store of this place's, and has a slice or the default one.
@@ -137,16 +142,16 @@ impl Place {
         let key = self.file(&format!("{name}/key"));
         std::fs::copy(self.file("control/key"), key).unwrap();
         let slice = slice.map_or_else(String::new, |slice| format!("slice = {slice:?}"));
-        self.edge_with(name, &format!("{store}\n{slice}"))
+        self.edge_with(name, &format!("{store}\n{slice}"), "")
     }
 
-    fn edge_with(&self, name: &str, lines: &str) -> Edge {
+    fn edge_with(&self, name: &str, lines: &str, sections: &str) -> Edge {
         let dns = port();
         let config = format!(
             "data_dir = {:?}\napi_listen = \"127.0.0.1:{}\"\n{lines}\n\
              [router]\nuserspace = true\nworkers = 1\nuserspace_flows = 16\n\
              listen = [\"127.0.0.1:{}\"]\n[dns]\nlisten = [\"127.0.0.1:{dns}\"]\n\
-             name_servers = [\"ns1.example.net\"]\n",
+             name_servers = [\"ns1.example.net\"]\n{sections}",
             self.file(name),
             port(),
             port(),
@@ -270,7 +275,7 @@ pub(super) fn text(path: &Path) -> &str {
 }
 
 /// A port that is free now, over TCP and UDP.
-fn port() -> u16 {
+pub(super) fn port() -> u16 {
     for _ in 0..100 {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address: SocketAddr = tcp.local_addr().unwrap();
