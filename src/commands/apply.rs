@@ -415,6 +415,8 @@ fn is_same(noun: Noun, old: &Value, wanted: &Map<String, Value>) -> bool {
         | Noun::Interconnect
         | Noun::AnyTunnel
         | Noun::Token
+        | Noun::Certificate
+        | Noun::Setting
         | Noun::Node => is("name"),
     }
 }

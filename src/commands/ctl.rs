@@ -28,6 +28,8 @@ use crate::{client, table};
   portcullis ctl record create --zone example.com type=CAA name=@ data='{\"flags\":0,\"tag\":\"issue\",\"value\":\"ca.example\"}'
   portcullis ctl record export --zone example.com         the zone as a BIND file
   portcullis ctl record import --zone example.com FILE    adds the records of one
+  portcullis ctl certificate create --zone example.com certificate=@chain.pem private_key=@key.pem
+  portcullis ctl setting set always_use_https on --zone example.com
   portcullis ctl nodes                       the edges that follow the control plane
   portcullis ctl route list --json
   portcullis ctl token create name=ci permissions=\"DNS Write, Zone Read\" --zone example.com     shown once
@@ -92,6 +94,10 @@ enum What {
     HostnameRoute(Words),
     /// TCP and UDP apps of a zone (--zone).
     App(Words),
+    /// Certificates of your own for the names of a zone (--zone).
+    Certificate(Words),
+    /// Settings of a zone (--zone): list, get NAME, set NAME VALUE.
+    Setting(Words),
     /// API tokens of the user; `create` shows the secret once.
     Token(Words),
     /// Edges that follow the control plane; `portcullis control enrol` makes them.
@@ -126,10 +132,12 @@ enum Verb {
     /// All of them.
     List,
     /// One of them.
+    #[value(alias = "get")]
     Show,
     /// Make one of KEY=VALUE fields.
     Create,
     /// Change KEY=VALUE fields of one.
+    #[value(alias = "set")]
     Update,
     /// Remove one.
     Delete,
@@ -169,6 +177,8 @@ async fn act(args: &Args) -> anyhow::Result<()> {
         What::StaticRoute(words) => (Noun::StaticRoute, words),
         What::HostnameRoute(words) => (Noun::HostnameRoute, words),
         What::App(words) => (Noun::App, words),
+        What::Certificate(words) => (Noun::Certificate, words),
+        What::Setting(words) => (Noun::Setting, words),
         What::Token(words) => (Noun::Token, words),
         What::Node(words) => (Noun::Node, words),
         What::Explain { host } => return explain(args, &api, host).await,
@@ -229,12 +239,24 @@ impl Target<'_> {
                 if self.noun == Noun::Token {
                     fields = token::spelled_out(api, self.zone, fields).await?;
                 }
+                if self.noun == Noun::Certificate {
+                    from_files(&mut fields)?;
+                }
                 let body = Value::Object(fields);
                 api.call(Method::POST, &self.collection, Some(&body)).await
             }
             Verb::Update => {
                 let (path, rest) = self.one(api).await?;
-                let body = Value::Object(fields(rest)?);
+                let mut fields = match (self.noun, rest) {
+                    (Noun::Setting, [value]) if !value.contains('=') => {
+                        fields(&[format!("value={value}")])?
+                    }
+                    _ => fields(rest)?,
+                };
+                if self.noun == Noun::Certificate {
+                    from_files(&mut fields)?;
+                }
+                let body = Value::Object(fields);
                 api.call(self.noun.update_method(), &path, Some(&body))
                     .await
             }
@@ -344,6 +366,23 @@ fn secret(args: &Args) -> anyhow::Result<String> {
             .to_owned()),
         (None, None) => bail!("no token: set PORTCULLIS_TOKEN or PORTCULLIS_TOKEN_FILE"),
     }
+}
+
+/// Of a certificate: `certificate=@FILE` and `private_key=@FILE` are what is in the files. The chain is
+/// served as it is, unless something else is said.
+fn from_files(fields: &mut Map<String, Value>) -> anyhow::Result<()> {
+    for name in ["certificate", "private_key"] {
+        let path = fields.get(name).and_then(Value::as_str);
+        let Some(path) = path.and_then(|text| text.strip_prefix('@')) else {
+            continue;
+        };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the file {path}"))?;
+        fields.insert(name.to_owned(), Value::String(text));
+    }
+    let bundle = fields.entry("bundle_method");
+    bundle.or_insert_with(|| Value::String("force".to_owned()));
+    Ok(())
 }
 
 /// `KEY=VALUE` words as a JSON object.

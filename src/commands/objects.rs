@@ -20,6 +20,8 @@ pub(super) enum Noun {
     StaticRoute,
     HostnameRoute,
     App,
+    Certificate,
+    Setting,
     Token,
     Node,
     /// A tunnel of whatever kind: to be looked up only.
@@ -95,7 +97,9 @@ impl Noun {
                 "tunnel_name",
             ],
             Noun::HostnameRoute => &["id", "hostname", "tunnel_name", "resolver_ips", "comment"],
-            Noun::Token => &["id", "name", "status", "expires_on"],
+            Noun::Certificate => &["id", "hosts", "status", "issuer", "expires_on"],
+            Noun::Setting => &["id", "value", "editable", "modified_on"],
+            Noun::Token => &["id", "name", "status", "expires_on", "last_used_on"],
             Noun::Node => &NODE_COLUMNS,
             Noun::AnyTunnel => &["id", "name", "tun_type", "status"],
             Noun::App => &[
@@ -117,6 +121,7 @@ impl Noun {
             Noun::StaticRoute => Some("routes"),
             Noun::Zone | Noun::Record | Noun::Vnet | Noun::Route | Noun::Tunnel => None,
             Noun::AnyTunnel | Noun::App | Noun::Token | Noun::Node | Noun::HostnameRoute => None,
+            Noun::Certificate | Noun::Setting => None,
         }
     }
 
@@ -138,6 +143,7 @@ impl Noun {
             Noun::StaticRoute => "prefix",
             Noun::HostnameRoute => "hostname",
             Noun::App => "protocol",
+            Noun::Certificate | Noun::Setting => "id",
         }
     }
 }
@@ -208,6 +214,8 @@ impl Api {
             Noun::Token => Ok("/user/tokens".into()),
             Noun::Record => in_zone("dns_records").await,
             Noun::App => in_zone("spectrum/apps").await,
+            Noun::Certificate => in_zone("custom_certificates").await,
+            Noun::Setting => in_zone("settings").await,
             Noun::Vnet => self.in_account("teamnet/virtual_networks").await,
             Noun::Route => self.in_account("teamnet/routes").await,
             Noun::Tunnel => self.in_account("wireguard_tunnels").await,

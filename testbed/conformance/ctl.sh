@@ -14,6 +14,9 @@ ctl() { timeout 20 "$PORTCULLIS_BIN" ctl "$@"; }
 # has WHAT TEXT PATTERN
 has() { grep -qE -- "$3" <<<"$2" || fail "$1: no '$3' in: $2"; }
 
+# id_of NOUN NAME
+id_of() { ctl "$1" show "$2" | sed -n 's/^ *"id": "\(.*\)".*/\1/p'; }
+
 cat >"$WORK/objects.toml" <<'TOML'
 [[zone]]
 name = "apply.example.com"
@@ -79,6 +82,37 @@ has "what goes along" "$asked" '"type": "route"'
 has "it is still there" "$(ctl tunnel list)" apply-office
 ctl vnet delete apply-lab --dry-run >"$WORK/out" 2>&1 && fail "a vnet in use could go"
 has "why not" "$(cat "$WORK/out")" 'in use'
+ctl hostname-route create hostname=wiki.apply.internal "tunnel_id=$(id_of tunnel apply-office)" \
+  'resolver_ips=["10.40.0.53"]' >/dev/null
+ctl record create --zone apply.example.com type=CNAME name=wiki content=wiki.apply.internal proxied=true >/dev/null
+explained=$(ctl explain wiki.apply.example.com)
+has "a name that a network knows" "$explained" 'wiki.apply.internal has hostname route wiki.apply.internal'
+has "the way to its resolver" "$explained" '10.40.0.53 is private: 10.40.0.0/16 covers it'
+has "the list" "$(ctl hostname-route list)" 'wiki.apply.internal +apply-office'
+printf 'ok      ctl hostname-route\n'
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=apply \
+  -addext 'subjectAltName=DNS:*.apply.example.com' -keyout "$WORK/key.pem" -out "$WORK/chain.pem" 2>/dev/null
+sed -n 2p "$WORK/key.pem" >>"$SECRETS"
+made=$(ctl certificate create --zone apply.example.com "certificate=@$WORK/chain.pem" "private_key=@$WORK/key.pem")
+has "a certificate" "$made" '"status": "active"'
+grep -q PRIVATE <<<"$made" && fail "a private key was shown back"
+has "its names" "$(ctl certificate list --zone apply.example.com)" '\*.apply.example.com'
+id=$(sed -n 's/^ *"id": "\(.*\)".*/\1/p' <<<"$made")
+ctl certificate delete --zone apply.example.com "$id" >/dev/null
+[ -z "$(ctl certificate list --zone apply.example.com --json | grep '"id"')" ] || fail "a certificate is still there"
+ctl certificate create --zone apply.example.com "certificate=@$WORK/nothing.pem" >"$WORK/out" 2>&1 && fail "no file was read"
+has "which" "$(cat "$WORK/out")" 'cannot read the file .*nothing.pem'
+printf 'ok      ctl certificate\n'
+
+has "a setting" "$(ctl setting set always_use_https on --zone apply.example.com)" '"value": "on"'
+has "it is kept" "$(ctl setting get always_use_https --zone apply.example.com)" '"value": "on"'
+has "a number" "$(ctl setting set proxy_read_timeout 30 --zone apply.example.com)" '"value": 30'
+has "all of them" "$(ctl setting list --zone apply.example.com)" 'always_use_https +on'
+ctl setting set always_use_https maybe --zone apply.example.com >"$WORK/out" 2>&1 && fail "a value that is none was set"
+has "why not" "$(cat "$WORK/out")" '/value'
+printf 'ok      ctl setting\n'
+
 ctl zone delete apply.example.com >/dev/null
 ctl tunnel delete apply-office >/dev/null
 ctl vnet delete apply-lab >/dev/null
