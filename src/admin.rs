@@ -51,6 +51,13 @@ pub(crate) fn enrolments(plane: ControlPlane) -> Router {
     Router::new().route("/nodes", post(enrol)).with_state(plane)
 }
 
+/// Another token, for when all are lost.
+pub(crate) fn tokens(plane: ControlPlane) -> Router {
+    Router::new()
+        .route("/tokens", post(new_token))
+        .with_state(plane)
+}
+
 /// Opens the socket (replacing one that a crash left behind) and serves until the runtime ends.
 pub(crate) fn serve(path: &Path, routes: Router) -> anyhow::Result<()> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -113,6 +120,21 @@ async fn enrol(State(plane): State<ControlPlane>, Json(asked): Json<Enrolment>) 
     let made = tokio::task::spawn_blocking(move || plane.enrol(&asked.name, asked.account)).await;
     match made {
         Ok(Ok(bundle)) => bundle.into_response(),
+        Ok(Err(why)) => (StatusCode::BAD_REQUEST, why.to_string()).into_response(),
+        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why.to_string()).into_response(),
+    }
+}
+
+/// What a new token is to be.
+#[derive(Deserialize)]
+struct NewToken {
+    name: String,
+}
+
+async fn new_token(State(plane): State<ControlPlane>, Json(asked): Json<NewToken>) -> Response {
+    let made = tokio::task::spawn_blocking(move || plane.new_token(&asked.name)).await;
+    match made {
+        Ok(Ok(secret)) => secret.into_response(),
         Ok(Err(why)) => (StatusCode::BAD_REQUEST, why.to_string()).into_response(),
         Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why.to_string()).into_response(),
     }

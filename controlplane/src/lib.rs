@@ -18,6 +18,8 @@ pub mod rib;
 
 pub mod store;
 
+mod uses;
+
 pub mod program;
 
 pub mod dns;
@@ -33,6 +35,6 @@ mod api;
 mod open;
 
 pub use keys::{Keys, MasterKey, ParseMasterKeyError};
-pub use open::{ControlPlane, HoldError, Holding, OpenError, open_store};
+pub use open::{ControlPlane, HoldError, Holding, NewTokenError, OpenError, open_store};
 pub use options::Options;
 pub use status::{NoNode, NodeSeen, NodeStatus, Progress};

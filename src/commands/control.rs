@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::serve::ListenerExt as _;
@@ -11,7 +12,7 @@ use controlplane::store::etcd::{self, Etcd};
 use controlplane::{ControlPlane, MasterKey, NoNode, NodeStatus, Options, open_store};
 use tokio::net::TcpListener;
 
-use super::{backup, enrol};
+use super::{backup, enrol, new_token};
 use crate::api_tls::{Certificate, TlsListener};
 use crate::{admin, config};
 
@@ -20,6 +21,7 @@ use crate::{admin, config};
 #[command(after_help = "Examples:
   portcullis control --config edge.toml
   portcullis control enrol fra1 fra1.pem --config control.toml        an edge's identity
+  portcullis control token --config edge.toml                         a new unrestricted token, when others are lost
   portcullis control backup portcullis.backup --config edge.toml      while it runs, or stopped
   portcullis control restore portcullis.backup --config edge.toml     while it is stopped")]
 pub(crate) struct Args {
@@ -41,6 +43,8 @@ enum Action {
     Backup(backup::Action),
     #[command(flatten)]
     Enrol(enrol::Action),
+    #[command(flatten)]
+    Token(new_token::Action),
 }
 
 /// Opens the control plane that a configuration describes, and says the first token once.
@@ -178,6 +182,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return match action {
             Action::Backup(action) => backup::run(action, &config),
             Action::Enrol(action) => enrol::run(action, &config),
+            Action::Token(action) => new_token::run(action, &config),
         };
     }
     follows_nobody(&config)?;
@@ -194,14 +199,39 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let listener = listen(&config).await?;
         let certificate = certificate(&config)?;
         let api = plane.router(status);
-        let admin = admin::backups(plane.clone()).merge(admin::enrolments(plane));
+        let admin = admin::backups(plane.clone()).merge(admin::enrolments(plane.clone()));
+        let admin = admin.merge(admin::tokens(plane.clone()));
         admin::serve(&config.admin_socket(), admin)?;
         tracing::info!(api = %config.api_listen, tls = certificate.is_some(), "ready");
-        tokio::select! {
+        let ended = tokio::select! {
             done = serve(listener, certificate, api) => done.context("the API ended"),
             signal = super::stop_signal() => signal,
-        }
+            () = keep_uses(&plane) => Ok(()),
+        };
+        keep_uses_once(&plane).await;
+        ended
     })
+}
+
+/// How often it is written down when tokens were last used: what a crash may forget.
+const USES_KEPT_EVERY: Duration = Duration::from_secs(300);
+
+/// Writes down when tokens were last used, from time to time, without an end.
+pub(super) async fn keep_uses(plane: &ControlPlane) {
+    loop {
+        tokio::time::sleep(USES_KEPT_EVERY).await;
+        keep_uses_once(plane).await;
+    }
+}
+
+/// The same, once.
+pub(super) async fn keep_uses_once(plane: &ControlPlane) {
+    let plane = plane.clone();
+    let kept = tokio::task::spawn_blocking(move || plane.keep_uses()).await;
+    if let Ok(Err(why)) = kept {
+        let error = &why as &dyn std::error::Error;
+        tracing::warn!(error, "when tokens were last used is not written down");
+    }
 }
 
 /// The API's certificate, if it has one. An API in clear that others can reach gives its tokens away.

@@ -161,7 +161,12 @@ async fn serve(
     let mut shown = admin::shown(handle.clone(), Some(extra));
     if config.control.is_empty() {
         shown = shown.merge(admin::backups(plane.clone()));
+        shown = shown.merge(admin::tokens(plane.clone()));
     }
+    let uses = config.control.is_empty().then(|| {
+        let plane = plane.clone();
+        tokio::spawn(async move { control::keep_uses(&plane).await })
+    });
     admin::serve(&config.admin_socket(), shown)?;
     tracing::info!(api = %config.api_listen, slice = %config.slice(), "ready");
     let ended = tokio::select! {
@@ -172,6 +177,10 @@ async fn serve(
         tracing::warn!(?DRAIN, "connections were cut at the end of the drain");
     }
     api.abort();
+    if let Some(uses) = uses {
+        uses.abort();
+        control::keep_uses_once(plane).await;
+    }
     if let Some(inner) = inner {
         inner.abort();
     }

@@ -4,6 +4,7 @@ mod objects;
 
 mod apply;
 mod audit;
+mod new_token;
 mod token;
 pub(crate) mod backup;
 pub(crate) mod control;

@@ -104,6 +104,7 @@ fn admitted(shared: &Shared, headers: &HeaderMap, ip: Option<IpAddr>) -> Result<
     })?;
     let token = Who::Token(caller.token.id);
     shared.limits.take(token, now).map_err(Denied::Wait)?;
+    shared.uses.note(caller.token.id, context::now());
     Ok(caller)
 }
 

@@ -16,6 +16,7 @@ use crate::model::{Fault, Refusal, Timestamp};
 use crate::options::Options;
 use crate::status::NodeStatus;
 use crate::store::{Objects, Snapshot, StoreError, Transaction, WriteError};
+use crate::uses::Uses;
 
 /// Longest wait for the node to apply a change before it is answered all the same: the bound on
 /// how late a change may take effect.
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) objects: Arc<Objects>,
     /// The server's keys.
     pub(crate) keys: Arc<Keys>,
+    /// When tokens were used.
+    pub(crate) uses: Arc<Uses>,
     /// How often who may ask.
     pub(crate) limits: Limits,
     /// How the control plane was opened.

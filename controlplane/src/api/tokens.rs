@@ -16,6 +16,7 @@ use super::permit::Caller;
 use crate::keys::Keys;
 use crate::model::permission::{Access, Group, Permission, Policy, Scope};
 use crate::model::token::{self, Draft, INVALID, Token};
+use crate::model::token_use::TokenUse;
 use crate::model::{Fault, Fields, HexId, Refusal, Timestamp};
 use crate::store::{Snapshot, Transaction};
 
@@ -167,7 +168,7 @@ async fn create(
             policies: Some(draft.policies),
             bounds: draft.bounds,
         };
-        let mut shown = show(&token, transaction.now());
+        let mut shown = show(&token, None, transaction.now());
         shown["value"] = json!(secret);
         transaction.put(token);
         Ok(shown)
@@ -191,7 +192,9 @@ async fn list(
         found.reverse();
     }
     let now = context::now();
-    Ok(page(found, paging, |token| show(&token, now)))
+    Ok(page(found, paging, |token| {
+        show(&token, shared.uses.last(&snapshot, token.id), now)
+    }))
 }
 
 async fn read(
@@ -202,7 +205,8 @@ async fn read(
     let snapshot = shared.snapshot();
     let owner = owner(&snapshot, &parts, &caller, Access::Read)?;
     let token = find(&snapshot, owner, &parts)?;
-    Ok(one(show(&token, context::now())))
+    let last = shared.uses.last(&snapshot, token.id);
+    Ok(one(show(&token, last, context::now())))
 }
 
 async fn replace(
@@ -211,6 +215,7 @@ async fn replace(
     Extension(caller): Extension<Caller>,
     Body(body): Body,
 ) -> Answer {
+    let uses = Arc::clone(&shared.uses);
     let shown = shared.write(move |transaction| {
         let (owner, old) = to_change(transaction, &parts, &caller)?;
         keep_one_unrestricted(transaction.snapshot(), &old)?;
@@ -223,7 +228,8 @@ async fn replace(
             ..(*old).clone()
         };
         transaction.put(token.clone());
-        Ok(show(&token, transaction.now()))
+        let last = uses.last(transaction.snapshot(), token.id);
+        Ok(show(&token, last, transaction.now()))
     });
     Ok(one(shown.await?))
 }
@@ -259,6 +265,7 @@ async fn delete(
         let (_, token) = to_change(transaction, &parts, &caller)?;
         keep_one_unrestricted(transaction.snapshot(), &token)?;
         transaction.delete::<Token>(&token.id);
+        transaction.delete::<TokenUse>(&token.id);
         Ok(json!({"id": token.id}))
     });
     Ok(one(deleted.await?))
@@ -368,7 +375,7 @@ fn secret() -> Result<String, Refusal> {
 }
 
 /// The token, without its secret and without its hash.
-fn show(token: &Token, now: Timestamp) -> Value {
+fn show(token: &Token, last_used_on: Option<Timestamp>, now: Timestamp) -> Value {
     let everything = Policy {
         id: token.id,
         is_allowed: true,
@@ -385,7 +392,7 @@ fn show(token: &Token, now: Timestamp) -> Value {
         "status": token.status(now),
         "issued_on": token.issued_on,
         "modified_on": token.modified_on.unwrap_or(token.issued_on),
-        "last_used_on": null,
+        "last_used_on": last_used_on,
         "not_before": bounds.not_before,
         "expires_on": bounds.expires_on,
         "policies": policies,

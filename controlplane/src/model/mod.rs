@@ -29,6 +29,7 @@ pub mod spectrum;
 pub mod static_route;
 pub mod subnet;
 pub mod token;
+pub mod token_use;
 pub mod tunnel;
 pub mod vnet;
 pub mod zone;

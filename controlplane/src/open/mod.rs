@@ -2,6 +2,7 @@
 //!
 //! In: options, a store. Out: the API's router, snapshots, answers. State: the objects, the server's keys.
 
+mod access;
 mod file;
 mod hold;
 mod key;
@@ -33,7 +34,9 @@ use crate::push::{self, Bundle, Follow, Following, IdentityError, ListenError, L
 use crate::status::NodeStatus;
 use crate::store::backup::{BackupError, Summary};
 use crate::store::{self, Objects, Sealed, Snapshot, Store, StoreError, Transaction, WriteError};
+use crate::uses::Uses;
 
+pub use access::NewTokenError;
 pub use file::open_store;
 pub use hold::{HoldError, Holding};
 
@@ -99,6 +102,7 @@ pub struct ControlPlane(Arc<Inner>);
 struct Inner {
     objects: Arc<Objects>,
     keys: Arc<Keys>,
+    uses: Arc<Uses>,
     options: Options,
     first_token: Option<String>,
     origin_token: String,
@@ -182,6 +186,7 @@ impl ControlPlane {
         Ok(ControlPlane(Arc::new(Inner {
             objects,
             keys,
+            uses: Arc::default(),
             options,
             first_token: None,
             origin_token,
@@ -249,6 +254,7 @@ impl ControlPlane {
         Ok(ControlPlane(Arc::new(Inner {
             objects,
             keys,
+            uses: Arc::default(),
             options,
             first_token,
             origin_token,
@@ -276,6 +282,7 @@ impl ControlPlane {
         api::router(api::Context {
             objects: Arc::clone(&self.0.objects),
             keys: Arc::clone(&self.0.keys),
+            uses: Arc::clone(&self.0.uses),
             limits: api::Limits::new(self.0.options.requests_per_sec_max),
             options: self.0.options.clone(),
             origin_token: self.0.origin_token.clone(),

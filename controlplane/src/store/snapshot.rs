@@ -9,8 +9,8 @@ use crate::model::account::Account;
 use crate::model::audit::Entry;
 use crate::model::certificate::Certificate;
 use crate::model::counter::Counter;
-use crate::model::key_check::KeyCheck;
 use crate::model::hostname_route::HostnameRoute;
+use crate::model::key_check::KeyCheck;
 use crate::model::lease::Lease;
 use crate::model::node::{Authority, Node};
 use crate::model::record::Record;
@@ -19,6 +19,7 @@ use crate::model::spectrum::App;
 use crate::model::static_route::StaticRoute;
 use crate::model::subnet::Subnet;
 use crate::model::token::Token;
+use crate::model::token_use::TokenUse;
 use crate::model::tunnel::{Identity, Tunnel};
 use crate::model::vnet::Vnet;
 use crate::model::zone::Zone;
@@ -216,6 +217,8 @@ tables! {
     subnets: Subnet => indexes::unindexed,
     /// API tokens.
     tokens: Token => indexes::token,
+    /// When API tokens were last used.
+    token_uses: TokenUse => indexes::unindexed,
     /// Tunnels.
     tunnels: Tunnel => indexes::tunnel,
     /// Virtual networks.

@@ -453,3 +453,70 @@ async fn every_change_is_in_the_audit_log_with_who_what_before_and_after() {
     // A deleted zone takes its name along, and a bound on entries keeps the rest.
     assert_eq!(entries[0]["metadata"]["zone_name"], json!("example.com"));
 }
+
+#[tokio::test]
+async fn when_a_token_was_last_used_is_shown_and_outlives_the_process() {
+    let world = World::new().await;
+    let own = format!("com.cloudflare.api.account.{}", world.account);
+    let reads = policy("allow", &[group(&world, "Zone Read").await], &own);
+    let made = token(&world, vec![reads], json!({})).await;
+    let path = format!("/user/tokens/{}", id(&made));
+    let last = async || world.get(&path).await.1["result"]["last_used_on"].clone();
+    assert_eq!(
+        (&made["last_used_on"], last().await),
+        (&Value::Null, Value::Null)
+    );
+    let reader = world.as_token(made["value"].as_str().unwrap());
+    assert_eq!(reader.get("/zones").await.0, 200);
+    let used = last().await;
+    assert!(used.is_string(), "{used}");
+    // A use is nobody's change: neither a revision nor an entry in the log, until it is written down.
+    let before = *world.plane.revision().borrow();
+    assert_eq!(reader.get("/zones").await.0, 200);
+    assert_eq!(*world.plane.revision().borrow(), before);
+    let used = last().await;
+    world.plane.keep_uses().unwrap();
+    assert_eq!(*world.plane.revision().borrow(), before + 1);
+    let kept = world.plane.snapshot();
+    let kept = kept
+        .token_uses
+        .get(&id(&made).parse().unwrap())
+        .unwrap()
+        .clone();
+    assert_eq!(serde_json::to_value(kept.last_used_on).unwrap(), used);
+    let (_, log) = world.get("/user/audit_logs").await;
+    assert!(!log.to_string().contains("token_use"), "{log}");
+    // It goes with the token.
+    world.delete(&path).await;
+    world.plane.keep_uses().unwrap();
+    let left = world.plane.snapshot();
+    assert!(left.token_uses.get(&id(&made).parse().unwrap()).is_none());
+}
+
+#[tokio::test]
+async fn another_unrestricted_token_is_made_without_one_and_is_in_the_log() {
+    let world = World::new().await;
+    let secret = world.plane.new_token("recovered").unwrap();
+    let recovered = world.as_token(&secret);
+    let (_, list) = recovered.get("/user/tokens").await;
+    let names: Vec<&str> = list["result"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["name"].as_str())
+        .collect();
+    assert_eq!(names, ["first", "recovered"]);
+    // The lost one can go.
+    let first = id(&list["result"][0]);
+    assert_eq!(
+        recovered.delete(&format!("/user/tokens/{first}")).await.0,
+        200
+    );
+    assert_eq!(world.get("/zones").await.0, 403);
+    let (_, log) = recovered.get("/user/audit_logs").await;
+    assert!(
+        log.to_string().contains("portcullis control token"),
+        "{log}"
+    );
+    assert!(!log.to_string().contains(&secret));
+}
