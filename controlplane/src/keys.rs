@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -58,7 +59,10 @@ impl FromStr for MasterKey {
 /// The working keys. Each has one purpose.
 pub struct Keys {
     seal: LessSafeKey,
-    token: hmac::Key,
+    /// What tokens are hashed with, as bytes, where nothing else is kept.
+    derived: [u8; 32],
+    /// The key from before the server's was changed, or what follows from that.
+    token: OnceLock<hmac::Key>,
 }
 
 impl fmt::Debug for Keys {
@@ -76,8 +80,33 @@ impl Keys {
         let seal = UnboundKey::new(&AES_256_GCM, derived(b"portcullis seal 1").as_ref());
         Keys {
             seal: LessSafeKey::new(seal.expect("HMAC-SHA256 gives the 32 bytes of an AES-256 key")),
-            token: hmac::Key::new(hmac::HMAC_SHA256, derived(b"portcullis token 1").as_ref()),
+            derived: derived(b"portcullis token 1")
+                .as_ref()
+                .try_into()
+                .expect("HMAC-SHA256 gives 32 bytes"),
+            token: OnceLock::new(),
         }
+    }
+
+    /// Tokens are hashed with this key from now on, which [`Keys::token_key`] gave. Only before the first is.
+    ///
+    /// # Errors
+    /// When it is no key.
+    pub(crate) fn hash_with(&self, token_key: &str) -> Result<(), ParseMasterKeyError> {
+        let key: MasterKey = token_key.parse()?;
+        self.token
+            .get_or_init(|| hmac::Key::new(hmac::HMAC_SHA256, &key.0));
+        Ok(())
+    }
+
+    /// What tokens are hashed with, in base64, to be kept sealed: the bytes that follow from the key.
+    pub(crate) fn token_key(&self) -> String {
+        STANDARD.encode(self.derived)
+    }
+
+    fn token(&self) -> &hmac::Key {
+        self.token
+            .get_or_init(|| hmac::Key::new(hmac::HMAC_SHA256, &self.derived))
     }
 
     /// Seals a text for one place, which is authenticated with it: a sealed text that is moved does
@@ -114,13 +143,13 @@ impl Keys {
 
     /// What is stored of a token, base64: HMAC-SHA256. Who has it and not the key cannot try tokens.
     pub fn hash(&self, token: &str) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.token, token.as_bytes()))
+        URL_SAFE_NO_PAD.encode(hmac::sign(self.token(), token.as_bytes()))
     }
 
     /// Whether a token has this hash; takes as long for a near miss as for a far one.
     pub fn is_hash(&self, token: &str, hash: &str) -> bool {
         let hash = URL_SAFE_NO_PAD.decode(hash).unwrap_or_default();
-        hmac::verify(&self.token, token.as_bytes(), &hash).is_ok()
+        hmac::verify(self.token(), token.as_bytes(), &hash).is_ok()
     }
 }
 

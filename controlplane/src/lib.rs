@@ -35,6 +35,6 @@ mod api;
 mod open;
 
 pub use keys::{Keys, MasterKey, ParseMasterKeyError};
-pub use open::{ControlPlane, HoldError, Holding, NewTokenError, OpenError, open_store};
+pub use open::{ControlPlane, HoldError, Holding, NewTokenError, OpenError, open_store, rekey};
 pub use options::Options;
 pub use status::{NoNode, NodeSeen, NodeStatus, Progress};

@@ -12,7 +12,7 @@ use controlplane::store::etcd::{self, Etcd};
 use controlplane::{ControlPlane, MasterKey, NoNode, NodeStatus, Options, open_store};
 use tokio::net::TcpListener;
 
-use super::{backup, enrol, new_token};
+use super::{backup, enrol, new_token, rekey};
 use crate::api_tls::{Certificate, TlsListener};
 use crate::{admin, config};
 
@@ -22,6 +22,7 @@ use crate::{admin, config};
   portcullis control --config edge.toml
   portcullis control enrol fra1 fra1.pem --config control.toml        an edge's identity
   portcullis control token --config edge.toml                         a new unrestricted token, when others are lost
+  portcullis control rekey --config edge.toml                         another server key, while it is stopped
   portcullis control backup portcullis.backup --config edge.toml      while it runs, or stopped
   portcullis control restore portcullis.backup --config edge.toml     while it is stopped")]
 pub(crate) struct Args {
@@ -45,6 +46,8 @@ enum Action {
     Enrol(enrol::Action),
     #[command(flatten)]
     Token(new_token::Action),
+    #[command(flatten)]
+    Rekey(rekey::Action),
 }
 
 /// Opens the control plane that a configuration describes, and says the first token once.
@@ -183,6 +186,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Action::Backup(action) => backup::run(action, &config),
             Action::Enrol(action) => enrol::run(action, &config),
             Action::Token(action) => new_token::run(action, &config),
+            Action::Rekey(action) => rekey::run(action, &config),
         };
     }
     follows_nobody(&config)?;

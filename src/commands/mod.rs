@@ -5,6 +5,7 @@ mod objects;
 mod apply;
 mod audit;
 mod new_token;
+mod rekey;
 mod token;
 pub(crate) mod backup;
 pub(crate) mod control;

@@ -16,7 +16,10 @@ use crate::options::Options;
 use crate::store::{Objects, Store, StoreError, WriteError};
 
 /// The name of the key's file in the data directory.
-const FILE: &str = "key";
+pub(super) const FILE: &str = "key";
+
+/// The name of the file of a key that is about to take its place (`rekey.rs`).
+pub(super) const NEW_FILE: &str = "key.new";
 
 /// Objects that are sealed in one transaction, where the store takes that many.
 const SEALED_MAX: usize = 1_000;
@@ -31,6 +34,7 @@ pub(super) fn keys(options: &Options, store: &dyn Store) -> Result<Arc<Keys>, Op
         return Ok(Arc::new(Keys::new(key)));
     }
     let path = options.data_dir.join(FILE);
+    settle(&options.data_dir, store)?;
     let key = match fs::read_to_string(&path) {
         Ok(text) => match text.parse() {
             Ok(key) => key,
@@ -52,6 +56,36 @@ pub(super) fn keys(options: &Options, store: &dyn Store) -> Result<Arc<Keys>, Op
     Ok(Arc::new(Keys::new(&key)))
 }
 
+/// After a change of keys that broke off: the new one takes the old one's place when it is what the store
+/// is sealed with, and goes when it is not.
+fn settle(directory: &Path, store: &dyn Store) -> Result<(), OpenError> {
+    let path = directory.join(NEW_FILE);
+    let unusable = |source| OpenError::KeyFile {
+        path: path.clone(),
+        source,
+    };
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(unusable(source)),
+    };
+    let new: Option<Keys> = text.parse::<MasterKey>().ok().map(|key| Keys::new(&key));
+    let mut opens = false;
+    store.load_at_rest(&mut |key, value| {
+        if let (key_check::KEY, Some(new)) = (key, &new) {
+            let check: Option<KeyCheck> = serde_json::from_slice(value).ok();
+            let place = format!("{key}/text");
+            opens = check.is_some_and(|check| new.open(&place, &check.text).is_some());
+        }
+        Ok(())
+    })?;
+    match opens {
+        true => fs::rename(&path, directory.join(FILE)).map_err(unusable)?,
+        false => fs::remove_file(&path).map_err(unusable)?,
+    }
+    super::rekey::sync(directory).map_err(unusable)
+}
+
 /// Writes a line into a new file, for its owner only; durable when it returns.
 pub(super) fn write(path: &Path, line: &str) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(path);
@@ -65,13 +99,14 @@ pub(super) fn write(path: &Path, line: &str) -> std::io::Result<()> {
 
 /// Stores a text to know the key by, and seals what an older version stored in clear. Of several
 /// control planes with different keys only the first does it, and the others are told.
-pub(super) fn seal_all(objects: &Objects, has_plain: bool) -> Result<(), OpenError> {
+pub(super) fn seal_all(objects: &Objects, keys: &Keys, has_plain: bool) -> Result<(), OpenError> {
     retried(objects, |objects| {
         if !objects.snapshot().key_checks.is_empty() {
             return Ok(());
         }
         let check = || KeyCheck {
             text: "the key is right".to_owned(),
+            token_key: None,
         };
         let put = objects.write(Timestamp::new(OffsetDateTime::now_utc()), |transaction| {
             transaction.put(check());
@@ -81,6 +116,18 @@ pub(super) fn seal_all(objects: &Objects, has_plain: bool) -> Result<(), OpenErr
     })?;
     if has_plain {
         seal_plain(objects)?;
+    }
+    let snapshot = objects.snapshot();
+    let kept = snapshot
+        .key_checks
+        .iter()
+        .find_map(|check| check.token_key.as_deref());
+    if let Some(token_key) = kept {
+        let unreadable = |_why| StoreError::Unreadable {
+            key: key_check::KEY.to_owned(),
+            source: None,
+        };
+        keys.hash_with(token_key).map_err(unreadable)?;
     }
     Ok(())
 }

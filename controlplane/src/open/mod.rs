@@ -6,6 +6,7 @@ mod access;
 mod file;
 mod hold;
 mod key;
+mod rekey;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ use crate::uses::Uses;
 pub use access::NewTokenError;
 pub use file::open_store;
 pub use hold::{HoldError, Holding};
+pub use rekey::rekey;
 
 /// Why a control plane did not open.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +128,7 @@ impl ControlPlane {
         let keys = key::keys(&options, &store)?;
         let store = file::sealed(store, &keys, &options, file::STORE)?;
         let objects = Objects::load(Box::new(store))?;
-        key::seal_all(&objects, false)?;
+        key::seal_all(&objects, &keys, false)?;
         ControlPlane::over(objects, keys, options)
     }
 
@@ -139,7 +141,7 @@ impl ControlPlane {
         let store = Sealed::new(store, Arc::clone(&keys));
         let has_plain = store.has_plain();
         let objects = Objects::load(Box::new(store))?;
-        key::seal_all(&objects, has_plain.load(Ordering::Relaxed))?;
+        key::seal_all(&objects, &keys, has_plain.load(Ordering::Relaxed))?;
         ControlPlane::over(objects, keys, options)
     }
 
@@ -155,7 +157,7 @@ impl ControlPlane {
         let store = Sealed::new(store, Arc::clone(&keys));
         let has_plain = store.has_plain();
         let objects = Objects::load_or_copy(Box::new(store), Box::new(copy))?;
-        key::seal_all(&objects, has_plain.load(Ordering::Relaxed))?;
+        key::seal_all(&objects, &keys, has_plain.load(Ordering::Relaxed))?;
         ControlPlane::over(objects, keys, options)
     }
 

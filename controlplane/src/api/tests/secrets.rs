@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use super::auth::{group, policy, secret, token};
 use super::{World, id, options};
@@ -221,4 +222,113 @@ async fn a_backup_stays_sealed_and_opens_with_the_key_it_was_made_with() {
     };
     let path = format!("/accounts/{}/wireguard_tunnels/{tunnel}", world.account);
     assert_eq!(restored.get(&path).await, world.get(&path).await);
+}
+
+/// The world of before, over what its directory has now.
+fn opened_again(directory: &Arc<Directory>, token: &str, account: &str, options: Options) -> World {
+    let plane = ControlPlane::open(options).unwrap();
+    World {
+        router: plane.router(Arc::new(NoNode)),
+        plane,
+        token: token.to_owned(),
+        account: account.to_owned(),
+        document: OnceCell::new(),
+        directory: Arc::clone(directory),
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_sealed_with_another_key_opens_with_that_alone_and_its_tokens_stay_good() {
+    let world = World::new().await;
+    let directory = Arc::clone(&world.directory);
+    let (token, account) = (world.token.clone(), world.account.clone());
+    world.tunnel("office", None).await;
+    let secret = |world: &World| {
+        let snapshot = world.plane.snapshot();
+        snapshot
+            .identities
+            .iter()
+            .next()
+            .unwrap()
+            .private_key
+            .to_base64()
+    };
+    let before = secret(&world);
+    let sealed =
+        |directory: &Directory| std::fs::read(directory.0.join("portcullis.redb")).unwrap();
+    let key = directory.0.join("key");
+    let old = std::fs::read_to_string(&key).unwrap();
+    let busy = crate::rekey(&options(&directory), None)
+        .unwrap_err()
+        .to_string();
+    assert!(busy.contains("open in another process"), "{busy}");
+    drop(world);
+    let old_store = sealed(&directory);
+    crate::rekey(&options(&directory), None).unwrap();
+    let new = std::fs::read_to_string(&key).unwrap();
+    assert_ne!(old, new);
+    let given = |text: &str| Options {
+        key: Some(text.parse().unwrap()),
+        ..options(&directory)
+    };
+    assert!(ControlPlane::open(given(&old)).is_err());
+    // What the old key opened is nowhere in the file.
+    let texts = String::from_utf8_lossy(&old_store);
+    let one = texts.split("sealed:1:").nth(1).unwrap().get(..40).unwrap();
+    assert!(!is_in(one, &sealed(&directory)));
+    for _ in 0..2 {
+        let again = opened_again(&directory, &token, &account, options(&directory));
+        assert_eq!(again.get("/zones").await.0, 200);
+        assert_eq!(secret(&again), before);
+        let reader = {
+            let groups = [group(&again, "Zone Read").await];
+            let everywhere = "com.cloudflare.api.account.*";
+            self::token(
+                &again,
+                vec![policy("allow", &groups, everywhere)],
+                json!({}),
+            )
+            .await
+        };
+        let reader = super::auth::secret(&reader);
+        drop(again);
+        // Changed once more, the tokens of before and since are good.
+        crate::rekey(&options(&directory), None).unwrap();
+        let again = opened_again(&directory, &reader, &account, options(&directory));
+        assert_eq!(again.get("/zones").await.0, 200);
+    }
+    // With keys of one's own.
+    let (mine, next) = (
+        std::fs::read_to_string(&key).unwrap(),
+        MasterKey::generate().unwrap(),
+    );
+    crate::rekey(&given(&mine), Some(next)).unwrap();
+    let again = opened_again(&directory, &token, &account, given(&next.to_base64()));
+    assert_eq!(again.get("/zones").await.0, 200);
+    drop(again);
+}
+
+#[tokio::test]
+async fn a_change_of_keys_that_breaks_off_leaves_a_store_that_opens() {
+    let world = World::new().await;
+    let directory = Arc::clone(&world.directory);
+    let (token, account) = (world.token.clone(), world.account.clone());
+    drop(world);
+    let place = |name: &str| directory.0.join(name);
+    let old = std::fs::read_to_string(place("key")).unwrap();
+    // Before the store took its place: the new key is for nothing. Half of it was written, or all.
+    for half in ["AAAA", &MasterKey::generate().unwrap().to_base64()] {
+        std::fs::write(place("key.new"), half).unwrap();
+        std::fs::write(place("portcullis.redb.rekeyed"), "half of a store").unwrap();
+        let again = opened_again(&directory, &token, &account, options(&directory));
+        assert_eq!(again.get("/zones").await.0, 200);
+        assert!(!place("key.new").exists());
+    }
+    // After it, and before the key did.
+    crate::rekey(&options(&directory), None).unwrap();
+    std::fs::rename(place("key"), place("key.new")).unwrap();
+    std::fs::write(place("key"), &old).unwrap();
+    let again = opened_again(&directory, &token, &account, options(&directory));
+    assert_eq!(again.get("/zones").await.0, 200);
+    assert_ne!(std::fs::read_to_string(place("key")).unwrap(), old);
 }
