@@ -2,20 +2,18 @@
 //!
 //! A key is shown in the answer of the request that made or gave it, and never again.
 
-use axum::extract::State;
 use http::Method;
 use ring::rand::SystemRandom;
 use serde_json::{Map, Value, json};
 
-use super::super::context::{self, Shared};
 use super::super::envelope::{Answer, one};
-use super::super::input::{At, Body, Params};
+use super::super::input::{At, Body};
 use super::super::operation::{Routes, does};
 use super::super::tunnels::no_random;
 use super::about::{MADE_PSK, PSKS, REHEARSAL, SET_PSKS};
 use super::collection::Collection;
 use super::tunnels::{entries, find};
-use super::{is_rehearsal, write};
+use super::write::Writing;
 use crate::model::tunnel::{INVALID, Kind, Psk, Tunnel};
 use crate::model::{Refusal, Timestamp};
 use crate::store::Transaction;
@@ -30,13 +28,8 @@ pub(super) fn routes() -> Routes {
         .on((Method::POST, each), generate, made.gives(MADE_PSK))
 }
 
-async fn generate(
-    State(shared): State<Shared>,
-    At((account, id)): At<(String, String)>,
-    params: Params,
-) -> Answer {
-    let made = write(&shared, is_rehearsal(&params)?, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+async fn generate(writing: Writing, At((_, id)): At<(String, String)>) -> Answer {
+    let made = writing.run(move |transaction, account| {
         let tunnel = find(transaction.snapshot(), account, Collection::Ipsec, &id)?;
         let psk = Psk::generate(&SystemRandom::new()).map_err(no_random)?;
         Ok(apply(transaction, &tunnel, psk))
@@ -45,12 +38,7 @@ async fn generate(
 }
 
 /// Sets several; those that cannot be set are named with the reason, and the others are set.
-async fn set(
-    State(shared): State<Shared>,
-    At(account): At<String>,
-    params: Params,
-    Body(mut body): Body,
-) -> Answer {
+async fn set(writing: Writing, Body(mut body): Body) -> Answer {
     let asked = body
         .as_object_mut()
         .and_then(|body| body.remove("validate_only"));
@@ -62,9 +50,8 @@ async fn set(
             return Err(Refusal::invalid(INVALID, why).at("validate_only"));
         }
     };
-    let is_rehearsal = is_rehearsal(&params)? || asked.unwrap_or(false);
-    let set = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+    let writing = writing.rehearsed_if(asked.unwrap_or(false));
+    let set = writing.run(move |transaction, account| {
         let mut applied = Map::new();
         let mut unapplied = Map::new();
         for (id, entry) in entries(body, "psks", INVALID)? {

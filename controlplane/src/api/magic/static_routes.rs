@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use super::super::context::{self, Shared};
 use super::super::envelope::{Answer, one};
-use super::super::input::{At, Body, Params};
+use super::super::input::{At, Body};
 use super::super::operation::{self, Routes, does};
 use super::super::routes::{TAKEN, UNKNOWN, vnet_of};
-use super::tunnels::{entries, keyed};
-use super::{about, is_rehearsal, show, write};
+use super::tunnels::entries;
+use super::write::Writing;
+use super::{about, show};
 use crate::model::route::INVALID;
 use crate::model::static_route::{Draft, StaticRoute};
 use crate::model::tunnel::Tunnel;
@@ -71,28 +72,14 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-async fn create(
-    State(shared): State<Shared>,
-    At(account): At<String>,
-    params: Params,
-    Body(body): Body,
-) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
-    let made = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+async fn create(writing: Writing, Body(body): Body) -> Answer {
+    let made = writing.run(move |transaction, account| {
         let draft = Draft::read(Fields::new(body, INVALID)?, None)?;
         let route = drafted(transaction, (account, None), draft)?;
         keep(transaction, std::slice::from_ref(&route)).map_err(|(_, why)| why)?;
         Ok(show::route(transaction.snapshot(), &route))
     });
-    let mut shown = made.await?;
-    if is_rehearsal {
-        shown["id"] = Value::Null;
-    }
-    // Clients read the object itself, the product's documents show a list (api.md 0).
-    let list = json!([shown]);
-    shown["routes"] = list;
-    Ok(one(shown))
+    Ok(one(writing.made(made.await?, "routes")))
 }
 
 async fn list(State(shared): State<Shared>, At(account): At<String>) -> Answer {
@@ -110,35 +97,18 @@ async fn read(State(shared): State<Shared>, At((account, id)): At<(String, Strin
     Ok(one(json!({"route": show::route(&snapshot, &route)})))
 }
 
-async fn update(
-    State(shared): State<Shared>,
-    At((account, id)): At<(String, String)>,
-    params: Params,
-    Body(body): Body,
-) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
-    let changed = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+async fn update(writing: Writing, At((_, id)): At<(String, String)>, Body(body): Body) -> Answer {
+    let changed = writing.run(move |transaction, account| {
         let route = change(transaction, account, &id, body)?;
         keep(transaction, std::slice::from_ref(&route)).map_err(|(_, why)| why)?;
         Ok(show::route(transaction.snapshot(), &route))
     });
-    let shown = changed.await?;
-    Ok(one(
-        json!({"modified": !is_rehearsal, "modified_route": shown}),
-    ))
+    Ok(one(writing.done("modified", "route", changed.await?)))
 }
 
 /// Changes several, all or none.
-async fn bulk(
-    State(shared): State<Shared>,
-    At(account): At<String>,
-    params: Params,
-    Body(body): Body,
-) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
-    let changed = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+async fn bulk(writing: Writing, Body(body): Body) -> Answer {
+    let changed = writing.run(move |transaction, account| {
         let place = |index: usize| format!("/routes/{index}");
         let mut routes = Vec::new();
         for (index, (id, body)) in entries(body, "routes", INVALID)?.into_iter().enumerate() {
@@ -150,41 +120,22 @@ async fn bulk(
         let shown = routes.iter().map(|route| show::route(snapshot, route));
         Ok(shown.collect::<Vec<Value>>())
     });
-    let shown = changed.await?;
-    Ok(one(
-        json!({"modified": !is_rehearsal, "modified_routes": shown}),
-    ))
+    Ok(one(writing.done("modified", "routes", changed.await?)))
 }
 
-async fn delete(
-    State(shared): State<Shared>,
-    At((account, id)): At<(String, String)>,
-    params: Params,
-) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
-    let deleted = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+async fn delete(writing: Writing, At((_, id)): At<(String, String)>) -> Answer {
+    let deleted = writing.run(move |transaction, account| {
         let route = find(transaction.snapshot(), account, &id)?;
         let shown = show::route(transaction.snapshot(), &route);
         transaction.delete::<StaticRoute>(&route.id);
         Ok(shown)
     });
-    let shown = deleted.await?;
-    Ok(one(
-        json!({"deleted": !is_rehearsal, "deleted_route": shown}),
-    ))
+    Ok(one(writing.done("deleted", "route", deleted.await?)))
 }
 
 /// Deletes those that the body names, all or none; without a body, all.
-async fn empty(
-    State(shared): State<Shared>,
-    At(account): At<String>,
-    params: Params,
-    Body(body): Body,
-) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
-    let deleted = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+async fn empty(writing: Writing, Body(body): Body) -> Answer {
+    let deleted = writing.run(move |transaction, account| {
         let is_empty = body.as_object().is_some_and(serde_json::Map::is_empty);
         let routes: Vec<Arc<StaticRoute>> = match is_empty {
             true => transaction
@@ -209,9 +160,7 @@ async fn empty(
         }
         Ok(shown)
     });
-    let shown = json!(deleted.await?);
-    let deleted = ("deleted", json!(!is_rehearsal));
-    Ok(one(keyed(&[deleted, ("deleted_routes", shown)])))
+    Ok(one(writing.done("deleted", "routes", deleted.await?)))
 }
 
 fn change(

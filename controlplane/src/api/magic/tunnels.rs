@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use super::super::context::{self, Shared};
 use super::super::envelope::{Answer, one, one_noting};
-use super::super::input::{At, Body, Params};
+use super::super::input::{At, Body};
 use super::super::operation::{self, Routes, Shape, does};
 use super::super::tunnels::{self as any, Seen, UNKNOWN, amended, fresh, keep};
 use super::about::{self, REHEARSAL};
 use super::collection::{Asked, Collection};
-use super::{is_rehearsal, show, write};
+use super::show;
+use super::write::{Writing, keyed};
 use crate::model::fields::{LIST_LEN_MAX, echo};
 use crate::model::tunnel::{INVALID, TargetForm, Tunnel};
 use crate::model::{HexId, Refusal};
@@ -56,17 +57,14 @@ pub(super) fn routes(collection: Collection) -> Routes {
 }
 
 async fn create(
-    State(shared): State<Shared>,
+    writing: Writing,
     Extension(collection): Extension<Collection>,
-    At(account): At<String>,
-    (params, headers): (Params, HeaderMap),
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
     let form = form(&headers)?;
-    let options = shared.options.clone();
-    let made = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+    let options = writing.shared.options.clone();
+    let made = writing.run(move |transaction, account| {
         let asked = Asked {
             account,
             now: transaction.now(),
@@ -78,14 +76,8 @@ async fn create(
         Ok(tunnel)
     });
     let made = made.await?;
-    let mut shown = show::tunnel(&Seen::now(&shared), &made, form);
-    if is_rehearsal {
-        shown["id"] = Value::Null;
-    }
-    // Clients read the object itself, the product's documents show a list (api.md 0).
-    let list = json!([shown]);
-    shown[collection.many()] = list;
-    Ok(one(shown))
+    let shown = show::tunnel(&Seen::now(&writing.shared), &made, form);
+    Ok(one(writing.made(shown, collection.many())))
 }
 
 async fn list(
@@ -121,44 +113,35 @@ async fn read(
 }
 
 async fn update(
-    State(shared): State<Shared>,
+    writing: Writing,
     Extension(collection): Extension<Collection>,
-    At((account, id)): At<(String, String)>,
-    (params, headers): (Params, HeaderMap),
+    At((_, id)): At<(String, String)>,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
     let form = form(&headers)?;
-    let options = shared.options.clone();
-    let changed = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+    let options = writing.shared.options.clone();
+    let changed = writing.run(move |transaction, account| {
         let tunnel = change(transaction, collection, (account, &id), (body, form))?;
         keep(transaction, &options, std::slice::from_ref(&tunnel)).map_err(|(_, why)| why)?;
         Ok(tunnel)
     });
     let changed = changed.await?;
-    let shown = show::tunnel(&Seen::now(&shared), &changed, form);
-    let key = format!("modified_{}", collection.one());
-    Ok(one(keyed(&[
-        ("modified", json!(!is_rehearsal)),
-        (&key, shown),
-    ])))
+    let shown = show::tunnel(&Seen::now(&writing.shared), &changed, form);
+    Ok(one(writing.done("modified", collection.one(), shown)))
 }
 
 /// Changes several, all or none.
 async fn bulk(
-    State(shared): State<Shared>,
+    writing: Writing,
     Extension(collection): Extension<Collection>,
-    At(account): At<String>,
-    (params, headers): (Params, HeaderMap),
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
     let form = form(&headers)?;
-    let options = shared.options.clone();
+    let options = writing.shared.options.clone();
     let many = collection.many();
-    let changed = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+    let changed = writing.run(move |transaction, account| {
         let bodies = entries(body, many, INVALID)?;
         let mut tunnels = Vec::with_capacity(bodies.len());
         for (index, (id, body)) in bodies.into_iter().enumerate() {
@@ -171,36 +154,29 @@ async fn bulk(
         Ok(tunnels)
     });
     let changed = changed.await?;
-    let seen = Seen::now(&shared);
+    let seen = Seen::now(&writing.shared);
     let shown: Vec<Value> = changed
         .iter()
         .map(|tunnel| show::tunnel(&seen, tunnel, form))
         .collect();
-    let key = format!("modified_{many}");
-    Ok(one(keyed(&[
-        ("modified", json!(!is_rehearsal)),
-        (&key, json!(shown)),
-    ])))
+    Ok(one(writing.done("modified", many, shown)))
 }
 
 async fn delete(
-    State(shared): State<Shared>,
+    writing: Writing,
     Extension(collection): Extension<Collection>,
-    At((account, id)): At<(String, String)>,
-    (params, headers): (Params, HeaderMap),
+    At((_, id)): At<(String, String)>,
+    headers: HeaderMap,
 ) -> Answer {
-    let is_rehearsal = is_rehearsal(&params)?;
     let form = form(&headers)?;
-    let seen = Seen::now(&shared);
-    let deleted = write(&shared, is_rehearsal, move |transaction| {
-        let account = context::account(transaction.snapshot(), &account)?.id;
+    let seen = Seen::now(&writing.shared);
+    let deleted = writing.run(move |transaction, account| {
         let tunnel = find(transaction.snapshot(), account, collection, &id)?;
         let notes = any::delete(transaction, &tunnel)?;
         Ok((show::tunnel(&seen, &tunnel, form), notes))
     });
     let (shown, notes) = deleted.await?;
-    let key = format!("deleted_{}", collection.one());
-    let result = keyed(&[("deleted", json!(!is_rehearsal)), (&key, shown)]);
+    let result = writing.done("deleted", collection.one(), shown);
     Ok(one_noting(result, &notes))
 }
 
@@ -275,14 +251,6 @@ pub(super) fn entries(body: Value, many: &str, code: u32) -> Result<Vec<(String,
         entries.push((id, entry));
     }
     Ok(entries)
-}
-
-/// An object of these keys.
-pub(super) fn keyed(pairs: &[(&str, Value)]) -> Value {
-    let pairs = pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.clone()));
-    Value::Object(pairs.collect())
 }
 
 fn form(headers: &HeaderMap) -> Result<TargetForm, Refusal> {
