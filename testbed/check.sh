@@ -14,6 +14,7 @@
 . "$TESTBED/checks-ecmp.sh"
 . "$TESTBED/checks-ipsec.sh"
 . "$TESTBED/checks-direct.sh"
+. "$TESTBED/checks-multi.sh"
 
 # expect ACTUAL EXPECTED WHAT
 expect() {

@@ -50,6 +50,9 @@ ipsec_strongswan  | IPsec tunnel of the API            | ping, curl   | strongSw
 ipsec_site        | IPsec, IP protocol 50              | ping, iperf3 | our site
 direct_port       | Ethernet port without tunnel       | ping, iperf3 | Linux router
 direct_vlans      | two customers, two VLANs, one port | ping, curl   | Linux 6.1 8021q
+multi_return      | three edges, answers by any of them | ping, curl | one site
+multi_once        | the wrong edge hands over, once    | ping         | one site, captured
+multi_killed      | kill -9 of one of three edges      | ping, curl   | one site
 spoof             | forged packets out of site 2       | ping         | nobody
 route_delete      | a route deleted: 100 ms, no loss   | API, ping    | origin2 stays
 kill_and_recover  | kill -9 of the edge, restart       | curl         | both, within 10 s

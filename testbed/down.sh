@@ -7,6 +7,7 @@
 . "$TESTBED/sites.sh"
 . "$TESTBED/ecmp.sh"
 . "$TESTBED/direct.sh"
+. "$TESTBED/multi.sh"
 require_root
 take_lock
 
@@ -21,6 +22,7 @@ stop edge
 sites_down
 ecmp_down
 direct_down
+multi_down
 for file in "$RUN"/*.pid; do
   stop "$(basename "$file" .pid)"
 done

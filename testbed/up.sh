@@ -7,6 +7,7 @@
 #   up.sh site-to-site  adds sites that reach each other: sites.sh draws them
 #   up.sh ecmp          adds a network behind tunnels of three kinds: ecmp.sh draws it
 #   up.sh direct        makes the world of Ethernet ports beside it: direct.sh draws it
+#   up.sh multi         makes the world of three edges beside it: multi.sh draws it
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$TESTBED/world.sh"
 . "$TESTBED/configure.sh"
@@ -15,6 +16,7 @@
 . "$TESTBED/ecmp.sh"
 . "$TESTBED/ipsec-world.sh"
 . "$TESTBED/direct.sh"
+. "$TESTBED/multi.sh"
 
 write_edge_toml() {
   cat >"$RUN/edge.toml" <<TOML
@@ -140,8 +142,8 @@ wait_for_tunnels() {
 require_root
 take_lock
 case $* in
-  '' | gre | site-to-site | ecmp | ipsec | direct) ;;
-  *) die "usage: up.sh [gre|site-to-site|ecmp|ipsec|direct]" ;;
+  '' | gre | site-to-site | ecmp | ipsec | direct | multi) ;;
+  *) die "usage: up.sh [gre|site-to-site|ecmp|ipsec|direct|multi]" ;;
 esac
 if [ "${1:-}" = direct ]; then
   need_for_direct
@@ -150,6 +152,16 @@ if [ "${1:-}" = direct ]; then
   build
   direct_up
   say "up: ip netns exec pc-direct-edge ping -I $SOURCE_DEFAULT 10.1.0.50 (port), 10.0.0.50 (VLAN 7); -I $SOURCE_SECOND (VLAN 8)"
+  exit
+fi
+if [ "${1:-}" = multi ]; then
+  need_for_multi
+  [ -n "${PORTCULLIS_BIN:-}" ] || need_to_build
+  install_needed
+  build
+  multi_up
+  say "up: ip netns exec pc-edge1 ping -I $SOURCE_1 10.0.0.50; pc-edge2 -I $SOURCE_2; pc-edge3 -I $SOURCE_3"
+  say "the site's way back: ip -n pc-multi-site route replace 100.64.0.0/12 dev pcm1, pcm2 or pcm3"
   exit
 fi
 if [ "${1:-}" = gre ]; then

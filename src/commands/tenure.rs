@@ -1,9 +1,10 @@
 //! From where an edge has its slice of the source range, and until when the slice is its own.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use controlplane::model::Timestamp;
+use controlplane::model::{Timestamp, lease};
 use controlplane::push::{Bundle, Follow, Following};
 use controlplane::{ControlPlane, Holding, Progress};
 use ipnet::Ipv4Net;
@@ -37,8 +38,17 @@ pub(super) struct Followed {
 pub(super) fn hold(plane: &ControlPlane, config: &config::Edge) -> anyhow::Result<Tenure> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let name = name.context("cannot read this machine's name")?;
-    let holding = plane.hold(name.trim(), None, config.nodes.terms()?, now())?;
+    let holding = plane.hold(name.trim(), relay(config)?, config.nodes.terms()?, now())?;
     Ok(holding.map_or(Tenure::Owned, Tenure::Held))
+}
+
+/// Where others' packets come, if that is where others can reach it.
+fn relay(config: &config::Edge) -> anyhow::Result<Option<SocketAddr>> {
+    if let Some(relay) = config.router.relay {
+        let checked = lease::check_relay(relay).map_err(anyhow::Error::msg);
+        checked.context("[router] relay is not right")?;
+    }
+    Ok(config.router.relay)
 }
 
 impl Followed {
@@ -57,13 +67,14 @@ impl Followed {
         let identity = config.identity.as_ref().context(
             "say who this edge is: --identity FILE, which `portcullis control enrol` writes",
         )?;
+        let relay = relay(config)?;
         let bundle = Bundle::read(identity)?;
         let plane = ControlPlane::open_replica(control::options(config)?)?;
         let following = plane.follow(Follow {
             control: config.control.clone(),
             bundle: bundle.clone(),
             progress,
-            relay: None,
+            relay,
         })?;
         tracing::info!(control = ?config.control, revision = plane.snapshot().revision, "follows");
         Ok(Followed {

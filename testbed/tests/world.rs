@@ -90,6 +90,7 @@ macro_rules! checks {
                 "ecmp",
                 "ipsec",
                 "direct",
+                "multi",
             ];
             let scripts = files.map(|subject| {
                 let file = format!("checks-{subject}.sh");
@@ -159,6 +160,9 @@ checks! {
     an_ethernet_port_is_the_routers_alone: "direct_port";
     a_neighbour_that_goes_is_missed_and_one_that_comes_back_found: "direct_neighbour";
     vlans_of_one_port_with_the_same_addresses_are_apart: "direct_vlans";
+    answers_come_back_by_any_edge_of_a_fleet: "multi_return";
+    what_comes_back_by_the_wrong_edge_is_relayed_once_and_only_within_its_vnet: "multi_once";
+    a_killed_edge_takes_no_other_with_it_and_keeps_its_slice: "multi_killed";
     a_port_in_use_is_a_clear_error: "port_in_use";
     a_missing_privilege_is_a_clear_error: "no_privilege";
     a_missing_tun_device_is_a_clear_error: "no_tun";
