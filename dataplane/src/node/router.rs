@@ -308,6 +308,11 @@ impl Node {
                     let datagram = (packet, Arrival::HandedOver);
                     self.ingress(way, datagram, &mut scratch, now, &guard)
                 }
+                Parcel::Ike(_) | Parcel::IkeSa(_) => {
+                    let done = self.tunnels.passed(parcel, packet, now, &mut self.outbox);
+                    self.counters.control_rx += u64::from(done.is_ok());
+                    done.map_err(DropReason::from)
+                }
                 Parcel::Initiation(from, tunnel) => {
                     self.initiation((from, tunnel), packet, &mut scratch)
                 }

@@ -23,6 +23,10 @@ pub enum Parcel {
     Underlay(Way),
     /// A WireGuard initiation of the peer of a tunnel of the receiver. It passed the gate.
     Initiation(SocketAddr, TunnelId),
+    /// An IKE message, without the marker of the shared port, of an SA that went to the receiver.
+    Ike(Way),
+    /// An IKE SA whose peer is that of a tunnel of the receiver.
+    IkeSa(Way),
     /// An inner packet for a source address of the receiver. It passed all checks.
     Deliver,
     /// A packet or super-packet of a vnet, routed and ready for a tunnel of the receiver.

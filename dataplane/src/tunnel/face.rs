@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::id::{TunnelId, VnetId, WorkerId};
-use crate::packet::{Carrier, Exit, Outbox, Way};
+use crate::packet::{Carrier, Exit, Outbox, Parcel, Way};
 use crate::wire::icmp::TooBig;
 use crate::wire::ip;
 
@@ -211,6 +211,29 @@ impl Tunnels {
         match handle {
             Handle::WireGuard(slot) => self.wireguard.initiation(slot, from, datagram, buffer, out),
             Handle::Direct(_) | Handle::IpSec(_) | Handle::Gre(_) => Err(Refusal::UnknownPeer),
+        }
+    }
+
+    /// Takes what another worker passed on of a conversation that began there ([`Parcel::Ike`],
+    /// [`Parcel::IkeSa`]).
+    ///
+    /// # Errors
+    /// [`Refusal`] when it was dropped.
+    pub fn passed(
+        &mut self,
+        parcel: Parcel,
+        bytes: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        match parcel {
+            Parcel::Ike(way) => self.ipsec.message(way, bytes, now, out).map(|_| ()),
+            Parcel::IkeSa(way) => self.ipsec.take_over(way, bytes, now, out),
+            Parcel::Underlay(_)
+            | Parcel::Initiation(..)
+            | Parcel::Deliver
+            | Parcel::Encap(..)
+            | Parcel::PathMtu(..) => Err(Refusal::Malformed),
         }
     }
 

@@ -17,10 +17,10 @@ use crate::tunnel::ipsec::{Config, Encapsulation, IkeKeying, Keying};
 use super::packet;
 use super::world::{End, ip, route};
 
-const EDGE: &str = "198.51.100.1";
-const SITE: &str = "198.51.100.9";
+pub(super) const EDGE: &str = "198.51.100.1";
+pub(super) const SITE: &str = "198.51.100.9";
 
-fn ipsec(vnet: u16, is_edge: bool, remote: Option<&str>, allowed: &str) -> Tunnel {
+pub(super) fn ipsec(vnet: u16, is_edge: bool, remote: Option<&str>, allowed: &str) -> Tunnel {
     let names = [
         ("edge.example", "site.example"),
         ("site.example", "edge.example"),
@@ -71,7 +71,7 @@ fn end(role: Role, tunnel: Tunnel, nets: &[(&str, Nexthop)], workers: u8) -> End
 }
 
 /// An edge of several workers and a site of one.
-fn ends(remote: Option<&str>, workers: u8) -> [End; 2] {
+pub(super) fn ends(remote: Option<&str>, workers: u8) -> [End; 2] {
     let through = Nexthop::Tunnel(TunnelId(7));
     let edge = end(
         Role::Edge,
@@ -106,7 +106,7 @@ fn sent(end: &mut End) -> Vec<(Way, Vec<u8>)> {
     all
 }
 
-fn pump(ends: &mut [End; 2]) {
+pub(super) fn pump(ends: &mut [End; 2]) {
     pump_but(ends, &|_| false);
 }
 
@@ -139,7 +139,7 @@ fn pump_but(ends: &mut [End; 2], is_lost: &dyn Fn(Way) -> bool) {
     panic!("they never stop talking");
 }
 
-fn crosses(ends: &mut [End; 2]) {
+pub(super) fn crosses(ends: &mut [End; 2]) {
     let source: IpAddr = ends[0]
         .program
         .tables()
@@ -234,7 +234,7 @@ fn a_tunnel_whose_peer_moves_to_another_address_goes_to_the_worker_of_that() {
 }
 
 /// Lets seconds pass.
-fn run(ends: &mut [End; 2], seconds: u32, is_lost: &dyn Fn(Way) -> bool) {
+pub(super) fn run(ends: &mut [End; 2], seconds: u32, is_lost: &dyn Fn(Way) -> bool) {
     for _ in 0..seconds * 10 {
         for end in &mut *ends {
             end.now += Duration::from_millis(100);

@@ -8,6 +8,7 @@ mod hygiene;
 mod isolation;
 mod relay;
 mod workers;
+mod rivals;
 mod world;
 
 use std::net::IpAddr;

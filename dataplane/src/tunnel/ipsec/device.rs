@@ -5,17 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::id::{TunnelId, TunnelMap, VnetId, WorkerId};
-use crate::packet::{Carrier, Outbox, Way};
+use crate::packet::{Carrier, Outbox, Parcel, Way};
 use crate::tunnel::{DATAGRAM_LEN_MAX, Decap, Refusal};
 use crate::wire::ecn;
 use crate::wire::esp::{Datagram, Spi};
 
-use super::Discard;
 use super::config::{Config, Encapsulation, Keying, PutError, StaticKeying};
 use super::directory::Directory;
 use super::failures::{Failed, Failures};
-use super::ike::{Endpoint, Event, Path, Random, everything};
-use super::lifetime::{Lifetime, Limits, Phase};
+use super::ike::{Endpoint, Event, Passed, Path, Random, everything};
+use super::lifetime::{Lifetime, Phase};
 use super::outgoing::{Child, Direction, Traffic};
 use super::sa::{Inbound, Keys, Outbound};
 use super::status::{ChildStatus, Status};
@@ -156,10 +155,11 @@ impl Device {
             of(Spi(keys.spi_out), &keys.key_out),
         );
         let wrong = || PutError::Empty("key_in");
-        let outbound = Outbound::new(&outward, forever(), now).ok_or_else(wrong)?;
+        let outbound = Outbound::new(&outward, Lifetime::forever(), now).ok_or_else(wrong)?;
         let outbound = outbound.with_iv_base(self.endpoint.random());
         let has_check = config.has_replay_protection;
-        let inbound = Inbound::new(&inward, has_check, forever(), now).ok_or_else(wrong)?;
+        let inbound =
+            Inbound::new(&inward, has_check, Lifetime::forever(), now).ok_or_else(wrong)?;
         let sad = self.endpoint.sad_mut();
         sad.claim(inward.spi)?;
         let is_installed = sad.install(tunnel, inbound);
@@ -220,10 +220,18 @@ impl Device {
         owner: WorkerId,
     ) -> Result<(), PutError> {
         config.check()?;
-        if let Keying::Static(keys) = &config.keying
-            && let Some(other) = self.directory.rival(tunnel, Spi(keys.spi_in))
-        {
-            return Err(PutError::SpiTaken(other));
+        match &config.keying {
+            Keying::Ike(ike) => {
+                let peer = ike.peer(config);
+                let peer = peer.ok_or(PutError::Empty("remote_identities"))?;
+                self.endpoint.put_elsewhere(tunnel, owner, peer);
+            }
+            Keying::Static(keys) => {
+                if let Some(other) = self.directory.rival(tunnel, Spi(keys.spi_in)) {
+                    return Err(PutError::SpiTaken(other));
+                }
+                self.endpoint.delete_elsewhere(tunnel);
+            }
         }
         self.directory.enter((tunnel, vnet), config, owner);
         Ok(())
@@ -232,6 +240,7 @@ impl Device {
     /// Forgets a tunnel of another worker.
     pub fn delete_elsewhere(&mut self, tunnel: TunnelId) {
         self.directory.leave(tunnel);
+        self.endpoint.delete_elsewhere(tunnel);
     }
 
     /// The worker that a datagram is for; `None` when it names nobody.
@@ -272,7 +281,7 @@ impl Device {
             ..child.way
         };
         let room = out.reserve(way, room).ok_or(Refusal::OutboxFull)?;
-        let len = outbound.seal(inner, now, room).map_err(refusal)?;
+        let len = outbound.seal(inner, now, room)?;
         out.commit(len);
         if !child.is_due && outbound.phase(now) != Phase::Fresh {
             child.is_due = true;
@@ -328,7 +337,7 @@ impl Device {
         buffer: &mut [u8],
         now: Instant,
     ) -> Result<Decap, Refusal> {
-        let opened = self.endpoint.open(packet, now).map_err(refusal)?;
+        let opened = self.endpoint.open(packet, now)?;
         let inner = &packet[opened.inner];
         let slot = self.by_tunnel.get(&opened.tunnel);
         let tunnel = slot.and_then(|slot| self.tunnels[slot.0].as_mut());
@@ -349,24 +358,35 @@ impl Device {
         })
     }
 
+    /// Takes an IKE SA that another worker passed on. Its peer named a tunnel of this one.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the datagram it came with has no local address.
+    pub fn take_over(
+        &mut self,
+        way: Way,
+        sa: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        let path = Path::of(way).ok_or(Refusal::Malformed)?;
+        self.endpoint.take_over(path, sa, now);
+        self.pump(now, out);
+        Ok(())
+    }
+
     /// An IKE message. What the endpoint did not do it counts.
-    fn message(
+    ///
+    /// # Errors
+    /// [`Refusal`] when the message was dropped.
+    pub fn message(
         &mut self,
         way: Way,
         message: &[u8],
         now: Instant,
         out: &mut Outbox,
     ) -> Result<Decap, Refusal> {
-        let port = if way.carrier == Carrier::Ike {
-            PORT
-        } else {
-            PORT_SHARED
-        };
-        let local = way.local.ok_or(Refusal::Malformed)?;
-        let path = Path {
-            local: SocketAddr::new(local, port),
-            remote: way.remote,
-        };
+        let path = Path::of(way).ok_or(Refusal::Malformed)?;
         let before = self.endpoint.counters();
         self.endpoint.handle_datagram(path, message, now);
         let after = self.endpoint.counters();
@@ -458,10 +478,18 @@ impl Device {
         while let Some(event) = self.endpoint.poll_event() {
             self.note(event, now);
         }
+        while let Some((to, path, passed)) = self.endpoint.poll_passed() {
+            let (parcel, bytes) = match passed {
+                Passed::Message(bytes) => (Parcel::Ike(path.way()), bytes),
+                Passed::Sa(bytes) => (Parcel::IkeSa(path.way()), bytes),
+            };
+            // What finds no room is lost like on the way: the peer says it again, or begins anew.
+            let _is_lost = !out.hand_over(to, parcel, &bytes);
+        }
         while let Some(transmit) = self.endpoint.poll_transmit() {
             // What finds no room is lost like on the way, and sent again.
             let len = transmit.bytes.len();
-            if let Some(room) = out.reserve(way(transmit.path), len) {
+            if let Some(room) = out.reserve(transmit.path.way(), len) {
                 room.copy_from_slice(&transmit.bytes);
                 out.commit(len);
             }
@@ -554,42 +582,5 @@ impl fmt::Debug for Device {
             .field("worker", &self.worker)
             .field("tunnels", &self.by_tunnel.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// The way of an IKE message.
-fn way(path: Path) -> Way {
-    let carrier = if path.local.port() == PORT {
-        Carrier::Ike
-    } else {
-        Carrier::NatT
-    };
-    Way::udp(carrier, path.local.ip(), path.remote)
-}
-
-/// Static keys are changed by nobody but their operators.
-fn forever() -> Lifetime {
-    let limits = Limits {
-        packets: u64::MAX,
-        bytes: u64::MAX,
-        time: std::time::Duration::MAX,
-    };
-    Lifetime {
-        soft: limits,
-        hard: limits,
-    }
-}
-
-fn refusal(discard: Discard) -> Refusal {
-    match discard {
-        Discard::Truncated => Refusal::Malformed,
-        Discard::SpiUnknown => Refusal::IndexUnknown,
-        Discard::Replay => Refusal::Replay,
-        Discard::Forged => Refusal::Invalid,
-        Discard::Padding => Refusal::Padding,
-        Discard::Dummy => Refusal::Dummy,
-        Discard::NextHeader | Discard::NotIp => Refusal::NotIp,
-        Discard::Expired => Refusal::Expired,
-        Discard::NoRoom => Refusal::OutboxFull,
     }
 }

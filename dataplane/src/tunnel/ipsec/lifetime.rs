@@ -41,6 +41,22 @@ impl Default for Lifetime {
     }
 }
 
+impl Lifetime {
+    /// Of static keys, which are changed by nobody but their operators.
+    #[must_use]
+    pub fn forever() -> Self {
+        let limits = Limits {
+            packets: u64::MAX,
+            bytes: u64::MAX,
+            time: Duration::MAX,
+        };
+        Self {
+            soft: limits,
+            hard: limits,
+        }
+    }
+}
+
 /// Where an SA is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {

@@ -6,7 +6,9 @@
 //!
 //! A tunnel, its IKE SA and its children belong to one worker, which follows from the peer's address
 //! ([`Config::owner`]): a first request names nothing else. All later messages and packets carry an
-//! SPI that we gave out. What arrives at another worker is handed to the owner by the node.
+//! SPI that we gave out. What arrives at another worker is handed to the owner by the node. A first
+//! request may be another tunnel's than its address says: its IKE SA goes to the owner when the peer says
+//! who it is ([`ike::Passed`]).
 //!
 //! An SPI that we give out is `worker (8 bits) | slot (24 bits)`, and one of IKE begins with the worker
 //! too: the kernel steers by that byte.
@@ -32,6 +34,8 @@ pub use device::{Device, Slot, TUNNELS_MAX};
 pub use failures::Failed;
 pub use status::{ChildStatus, IkeStatus, Status};
 
+use super::Refusal;
+
 /// Why an SA did not take a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Discard {
@@ -55,4 +59,20 @@ pub enum Discard {
     Expired,
     /// The buffer for the ESP packet is too short.
     NoRoom,
+}
+
+impl From<Discard> for Refusal {
+    fn from(discard: Discard) -> Self {
+        match discard {
+            Discard::Truncated => Self::Malformed,
+            Discard::SpiUnknown => Self::IndexUnknown,
+            Discard::Replay => Self::Replay,
+            Discard::Forged => Self::Invalid,
+            Discard::Padding => Self::Padding,
+            Discard::Dummy => Self::Dummy,
+            Discard::NextHeader | Discard::NotIp => Self::NotIp,
+            Discard::Expired => Self::Expired,
+            Discard::NoRoom => Self::OutboxFull,
+        }
+    }
 }

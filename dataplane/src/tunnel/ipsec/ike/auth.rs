@@ -28,6 +28,8 @@ pub(super) struct Signed {
     pub(super) request: Vec<u8>,
     pub(super) response: Vec<u8>,
     pub(super) nonces: Nonces,
+    /// The shared key of it.
+    pub(super) shared: Vec<u8>,
 }
 
 impl Signed {
@@ -44,7 +46,14 @@ impl Signed {
         keys.prf.of(&key, &[message, nonce, &mac_of_id])
     }
 
-    fn is_proved(&self, by_initiator: bool, sa: &Sa, psk: &Psk, parts: &Parts<'_, '_>) -> bool {
+    /// Whether one side has proved in its IKE_AUTH that it knows the key.
+    pub(super) fn is_proved(
+        &self,
+        by_initiator: bool,
+        sa: &Sa,
+        psk: &Psk,
+        parts: &Parts<'_, '_>,
+    ) -> bool {
         let id = if by_initiator { parts.id_i } else { parts.id_r };
         let (Some(id), Some((SHARED_KEY, data)), Some(keys)) = (id, parts.auth, &sa.keys) else {
             return false;
@@ -139,7 +148,7 @@ pub(super) fn request(sa: &mut Sa, context: &mut Context, payloads: &[Payload<'_
 /// The config of the peer, if it proved to be who it says.
 fn identify(
     sa: &mut Sa,
-    context: &Context,
+    context: &mut Context,
     signed: &Signed,
     parts: &Parts<'_, '_>,
 ) -> Result<Config, Failure> {
@@ -149,6 +158,7 @@ fn identify(
     let Some((tunnel, config)) = context.peer(id) else {
         return Err(Failure::UnknownPeer { peer: name(id) });
     };
+    let config = config.clone();
     sa.tunnel = Some(tunnel);
     let from = sa.path.remote.ip();
     if let Some(remote) = config.remote.filter(|remote| remote.ip() != from) {
@@ -158,6 +168,7 @@ fn identify(
     if !signed.is_proved(true, sa, &config.psk, parts) {
         return Err(Failure::WrongPsk { peer: name(id) });
     }
+    context.note_place(tunnel, from);
     // The first exchange chose before anybody had a name.
     let is_allowed = sa.suite.is_some_and(|suite| {
         let offer = &config.ike;
@@ -173,7 +184,7 @@ fn identify(
             theirs: chosen.as_deref().map(suite::describe),
         });
     }
-    Ok(config.clone())
+    Ok(config)
 }
 
 fn name(id: Id<'_>) -> String {

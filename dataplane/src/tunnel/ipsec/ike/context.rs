@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::id::{TunnelId, WorkerId};
@@ -13,6 +14,7 @@ use super::config::{Config, Identity};
 use super::event::{Event, Path, Transmit};
 use super::sa::Sa;
 use super::stage::Child;
+use super::transfer::Elsewhere;
 
 /// The port of IKE without a marker (RFC 7296 section 2).
 pub(super) const PORT: u16 = 500;
@@ -44,6 +46,10 @@ pub(super) struct Context {
     /// Tunnels whose initiator rests.
     pub(super) retries: BTreeMap<TunnelId, Option<Instant>>,
     pub(super) forged: u64,
+    /// Peers of other workers.
+    pub(super) elsewhere: Elsewhere,
+    /// Where peers of any worker were when they last proved here who they are.
+    places: BTreeMap<TunnelId, IpAddr>,
     random: Random,
 }
 
@@ -63,6 +69,8 @@ impl Context {
             draining: VecDeque::new(),
             retries: BTreeMap::new(),
             forged: 0,
+            elsewhere: Elsewhere::default(),
+            places: BTreeMap::new(),
             random,
         }
     }
@@ -77,6 +85,21 @@ impl Context {
         let mut configs = self.configs.iter();
         let (tunnel, config) = configs.find(|(_, config)| config.is_peer(&identity))?;
         Some((*tunnel, config))
+    }
+
+    /// Notes that the peer of a tunnel proved who it is, and where.
+    pub(super) fn note_place(&mut self, tunnel: TunnelId, at: IpAddr) {
+        self.places.insert(tunnel, at);
+    }
+
+    /// Whether the peer of a tunnel was at this address last.
+    pub(super) fn was_at(&self, tunnel: TunnelId, at: IpAddr) -> bool {
+        self.places.get(&tunnel) == Some(&at)
+    }
+
+    /// Forgets where the peer of a tunnel was.
+    pub(super) fn forget_place(&mut self, tunnel: TunnelId) {
+        self.places.remove(&tunnel);
     }
 
     pub(super) fn fill(&mut self, bytes: &mut [u8]) {

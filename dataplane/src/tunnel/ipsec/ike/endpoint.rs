@@ -23,6 +23,7 @@ use super::sa::Sa;
 use super::stage::What;
 use super::stage::{Stage, Task};
 use super::suite::IkeSuite;
+use super::transfer::{self, Passed};
 
 /// Peers that have not said who they are, and from how many on a cookie is asked for. An SA of one
 /// is about 4 KiB.
@@ -128,7 +129,36 @@ impl Endpoint {
             sa.die(&mut self.context, Failure::Deleted);
         }
         self.context.configs.remove(&tunnel);
+        self.context.forget_place(tunnel);
         self.context.retries.remove(&tunnel);
+        self.settle(now);
+    }
+
+    /// Notes a peer of another worker, which may begin here all the same.
+    pub fn put_elsewhere(&mut self, tunnel: TunnelId, owner: WorkerId, config: Config) {
+        self.context.elsewhere.enter(tunnel, owner, config);
+    }
+
+    /// Forgets a peer of another worker.
+    pub fn delete_elsewhere(&mut self, tunnel: TunnelId) {
+        self.context.elsewhere.leave(tunnel);
+        self.context.forget_place(tunnel);
+    }
+
+    /// The next thing for another worker, with the path that it came by.
+    pub fn poll_passed(&mut self) -> Option<(WorkerId, Path, Passed)> {
+        self.context.elsewhere.poll()
+    }
+
+    /// Goes on with an SA that another worker passed on.
+    pub fn take_over(&mut self, path: Path, bytes: &[u8], now: Instant) {
+        match transfer::arrive(&mut self.context, path, bytes, now) {
+            Some(mut sa) => {
+                sa.advance(&mut self.context, now);
+                self.sas.insert(sa.ours, sa);
+            }
+            None => self.counters.unknown += 1,
+        }
         self.settle(now);
     }
 
@@ -180,7 +210,9 @@ impl Endpoint {
                 header.initiator_spi
             };
             let Some(sa) = self.sas.get_mut(&spi) else {
-                self.counters.unknown += 1;
+                if !self.context.elsewhere.pass(spi, path, message) {
+                    self.counters.unknown += 1;
+                }
                 return;
             };
             if is_first && matches!(sa.stage, Stage::Init(_)) && !header.is_initiator {

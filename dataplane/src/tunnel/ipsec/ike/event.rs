@@ -4,10 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::id::TunnelId;
+use crate::packet::{Carrier, Way};
 use crate::tunnel::ipsec::lifetime::Lifetime;
 use crate::tunnel::ipsec::sa::Keys;
 use crate::wire::esp::Spi;
 use crate::wire::ikev2::payload::Selector;
+
+use super::context::{PORT, PORT_SHARED};
 
 /// The two ends of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +19,33 @@ pub struct Path {
     pub local: SocketAddr,
     /// The peer's.
     pub remote: SocketAddr,
+}
+
+impl Path {
+    /// The ends of a message that came by a way; `None` without our address.
+    #[must_use]
+    pub fn of(way: Way) -> Option<Self> {
+        let port = if way.carrier == Carrier::Ike {
+            PORT
+        } else {
+            PORT_SHARED
+        };
+        Some(Self {
+            local: SocketAddr::new(way.local?, port),
+            remote: way.remote,
+        })
+    }
+
+    /// The way of a message to the peer.
+    #[must_use]
+    pub fn way(self) -> Way {
+        let carrier = if self.local.port() == PORT {
+            Carrier::Ike
+        } else {
+            Carrier::NatT
+        };
+        Way::udp(carrier, self.local.ip(), self.remote)
+    }
 }
 
 /// A datagram to send: a UDP payload, with the non-ESP marker where it needs one.

@@ -129,13 +129,14 @@ fn learn(sa: &mut Sa, header: Header, payloads: &[Payload<'_>], forces_udp: bool
 }
 
 /// What both sides know after the first exchange.
-struct Agreed {
-    suite: IkeSuite,
-    nonces: Nonces,
-    shared: Vec<u8>,
+pub(super) struct Agreed {
+    pub(super) suite: IkeSuite,
+    pub(super) nonces: Nonces,
+    pub(super) shared: Vec<u8>,
 }
 
-fn agree(sa: &mut Sa, agreed: Agreed, request: Vec<u8>, response: Vec<u8>) -> Signed {
+/// Takes keys and suite of the first exchange into the SA.
+pub(super) fn agree(sa: &mut Sa, agreed: Agreed, request: Vec<u8>, response: Vec<u8>) -> Signed {
     let Agreed {
         suite,
         nonces,
@@ -149,6 +150,7 @@ fn agree(sa: &mut Sa, agreed: Agreed, request: Vec<u8>, response: Vec<u8>) -> Si
         request,
         response,
         nonces,
+        shared,
     }
 }
 
@@ -328,28 +330,36 @@ const fn refused(notify: u16, data: Vec<u8>, failure: Option<Failure>) -> Refuse
     }
 }
 
-/// Chooses for a peer that has not said who it is: by the first tunnel that may be meant.
+/// Chooses for a peer that has not said who it is: for one of those that may be meant, whichever worker's.
+/// First come those that proved to be at this address, so that nobody who says that his peer is there
+/// as well chooses for them. In UDP it goes if any of them is to: raw ESP may not reach that one.
 fn choose(
     context: &Context,
     path: Path,
     proposals: &[Proposal],
     group: u16,
 ) -> Result<(IkeSuite, u8, bool), Refused> {
-    let may_be = |config: &&Config| {
+    let from = path.remote.ip();
+    let ours = context.configs.iter().map(|(tunnel, peer)| (*tunnel, peer));
+    let may_be = |(_, config): &(TunnelId, &Config)| {
         let remote = config.remote.map(|remote| remote.ip());
-        remote.is_none_or(|remote| remote == path.remote.ip())
+        remote.is_none_or(|remote| remote == from)
     };
-    let candidates = || context.configs.values().filter(may_be);
-    let chosen = candidates().find_map(|config| {
+    let all = ours.chain(context.elsewhere.configs()).filter(may_be);
+    let mut candidates: Vec<(TunnelId, &Config)> = all.collect();
+    candidates.sort_by_key(|(tunnel, _)| !context.was_at(*tunnel, from));
+    let chosen = candidates.iter().find_map(|(_, config)| {
         let (suite, proposal) = suite::choose_ike(proposals, &config.ike, Some(group))?;
-        Some((suite, proposal.number, config.forces_udp))
+        Some((suite, proposal.number))
     });
-    chosen.ok_or_else(|| {
-        let failure = candidates().next().map(|config| Failure::NoProposal {
-            what: "IKE",
-            ours: suite::describe(&suite::offer_ike(&config.ike, &[])),
-            theirs: Some(suite::describe(proposals)),
-        });
-        refused(notify::NO_PROPOSAL_CHOSEN, Vec::new(), failure)
-    })
+    let forces_udp = candidates.iter().any(|(_, config)| config.forces_udp);
+    if let Some((suite, number)) = chosen {
+        return Ok((suite, number, forces_udp));
+    }
+    let failure = candidates.first().map(|(_, config)| Failure::NoProposal {
+        what: "IKE",
+        ours: suite::describe(&suite::offer_ike(&config.ike, &[])),
+        theirs: Some(suite::describe(proposals)),
+    });
+    Err(refused(notify::NO_PROPOSAL_CHOSEN, Vec::new(), failure))
 }

@@ -2,7 +2,8 @@
 //!
 //! In: messages with their path, the time, randomness. Out: messages, events, the next timeout.
 //! State: an [`Endpoint`] per worker owns its peers, their IKE SAs, and the inbound ESP SAs that
-//! come of them; outbound halves go to the driver with [`Event::ChildUp`].
+//! come of them; outbound halves go to the driver with [`Event::ChildUp`]. It knows the peers of other
+//! workers too: where one of them begins here, its IKE SA goes there (`transfer`).
 //!
 //! Each side has one request under way at a time. An IKE SA is asked for (`init`), authenticates
 //! (`auth`), and is up; then it makes successors of its children (`child`) and of itself (`rekey`),
@@ -35,6 +36,7 @@ mod stage;
 mod suite;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use config::{Config, EspOffer, FURTHER_MAX, Identity, IkeOffer, Pair, Psk, Times, everything};
 pub use context::Random;
@@ -42,3 +44,4 @@ pub use endpoint::{COOKIES_FROM, Counters, Endpoint, HALF_OPEN_MAX, Status};
 pub use event::{ChildUp, Event, Failure, Path, Transmit};
 pub use keys::Prf;
 pub use suite::IkeSuite;
+pub use transfer::Passed;

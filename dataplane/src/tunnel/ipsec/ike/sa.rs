@@ -16,7 +16,7 @@ use super::notify::Parts;
 use super::sealed::{self, Assembly, MESSAGE_LEN_MAX, STRANGERS_LEN_MAX};
 use super::stage::{Child, Stage, Task, What};
 use super::suite::IkeSuite;
-use super::{auth, child, inform, notify, rekey};
+use super::{auth, child, inform, notify, rekey, transfer};
 
 /// First wait for an answer; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -65,9 +65,9 @@ pub(super) struct Sa {
     pub(super) rival: Option<rekey::Rival>,
     /// When the NAT heard from us last for its own sake.
     kept_alive_at: Instant,
-    iv_next: u64,
+    pub(super) iv_next: u64,
     request_next: u32,
-    expected: u32,
+    pub(super) expected: u32,
     outstanding: Option<Outstanding>,
     answered: Vec<Vec<u8>>,
     requests: Assembly,
@@ -316,7 +316,9 @@ impl Sa {
         };
         match (&self.stage, exchange) {
             (Stage::Answered(..), Exchange::IKE_AUTH) => {
-                auth::request(self, context, &payloads, now)
+                if !transfer::leave(self, context, (first, plain)) {
+                    auth::request(self, context, &payloads, now);
+                }
             }
             (Stage::Up | Stage::Replaced(_), Exchange::CREATE_CHILD_SA) => {
                 let is_ike = Parts::of(&payloads)

@@ -175,6 +175,23 @@ pub(super) fn choose_ike<'p>(
         })
 }
 
+/// What an answer says was chosen; `None` when it is not one proposal with one of each kind that is known.
+#[must_use]
+pub(super) fn chosen_ike(answer: &[Proposal]) -> Option<IkeSuite> {
+    let known = IkeOffer {
+        ciphers: vec![
+            Cipher::Aes128Gcm16,
+            Cipher::Aes256Gcm16,
+            Cipher::Chacha20Poly1305,
+            Cipher::Aes256CbcSha256,
+        ],
+        groups: Group::ALL.to_vec(),
+        ..IkeOffer::default()
+    };
+    let (suite, _) = choose_ike(answer, &known, None)?;
+    (answer.len() == 1).then_some(suite)
+}
+
 /// Chooses from proposals for a child SA. `sent` is the group of the offerer's public value, if it
 /// sent one. In the first exchange (`has_groups` false) groups are not looked at.
 #[must_use]

@@ -4,3 +4,5 @@ mod life;
 mod refusals;
 mod strangers;
 mod world;
+
+pub(super) use world::config;

@@ -41,7 +41,7 @@ impl Seeded {
     }
 }
 
-pub(super) fn config(at: usize) -> Config {
+pub(in crate::tunnel::ipsec::ike) fn config(at: usize) -> Config {
     let identity = |at: usize| Identity::Fqdn(format!("peer-{at}.example"));
     Config {
         local_id: identity(at),
