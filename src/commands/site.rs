@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let router = RouterConfig {
         tun: TunConfig {
             name: config.router.tun.clone(),
-            mtu: way.mtu(&config.router),
+            mtu: way.mtu(&config.router)?,
             backend: config.router.tun_backend.into(),
         },
         workers: None,
@@ -100,13 +100,13 @@ impl Way<'_> {
 
     /// The largest inner packet: over a 1500-byte IPv6 underlay, 80 bytes of headers, or up to 105
     /// with AES-CBC in UDP.
-    fn mtu(&self, router: &config::SiteRouter) -> u16 {
+    fn mtu(&self, router: &config::SiteRouter) -> anyhow::Result<u16> {
         let default = match self {
             Self::WireGuard(_) => 1420,
             Self::Ipsec(_) => 1400,
-            Self::Gre(gre) => gre.mtu(),
+            Self::Gre(gre) => gre.tunnel()?.mtu_default(),
         };
-        router.mtu.unwrap_or(default)
+        Ok(router.mtu.unwrap_or(default))
     }
 
     /// Where IPsec is spoken.
@@ -159,7 +159,7 @@ fn direct_prefixes(config: &config::Site) -> Vec<ipnet::IpNet> {
 /// other networks behind direct links.
 fn spec(config: &config::Site, way: &Way<'_>) -> anyhow::Result<Spec> {
     let far = way.routes();
-    let mtu = way.mtu(&config.router);
+    let mtu = way.mtu(&config.router)?;
     let tunnel = Tunnel {
         vnet: VNET,
         name: "edge".into(),

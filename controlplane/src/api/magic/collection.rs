@@ -95,13 +95,25 @@ impl Collection {
             Collection::Ipsec => &defaults::IPSEC,
             Collection::Interconnects => &defaults::INTERCONNECT,
         };
-        let shared = Shared::read_with(&mut fields, old, defaults, asked.form)?;
+        let (is_said, is_reset) = (fields.has("mtu"), fields.is_null("mtu"));
+        let mut shared = Shared::read_with(&mut fields, old, defaults, asked.form)?;
         let before = old.map(|old| &old.kind);
         let kind = match (self, before) {
-            (Collection::Gre, Some(Kind::Gre(old))) => {
-                Kind::Gre(Gre::read(&mut fields, Some(old))?)
+            (Collection::Gre, before) => {
+                let before = match before {
+                    Some(Kind::Gre(old)) => Some(old),
+                    Some(Kind::WireGuard(_) | Kind::Ipsec(_) | Kind::Interconnect(_)) | None => {
+                        None
+                    }
+                };
+                let gre = Gre::read(&mut fields, before)?;
+                // Options take room: an MTU that nobody chose follows them.
+                let was_default = before.is_none_or(|old| shared.mtu == old.mtu_default());
+                if !is_said && (is_reset || was_default) {
+                    shared.mtu = gre.mtu_default();
+                }
+                Kind::Gre(gre)
             }
-            (Collection::Gre, _) => Kind::Gre(Gre::read(&mut fields, None)?),
             (Collection::Ipsec, before) => {
                 let before = match before {
                     Some(Kind::Ipsec(old)) => Some(&**old),

@@ -84,6 +84,56 @@ async fn gre_tunnels_live_their_life_in_the_documented_shapes() {
 }
 
 #[tokio::test]
+async fn the_mtu_of_a_gre_tunnel_leaves_room_for_its_options_unless_the_customer_chose_it() {
+    let world = World::new().await;
+    let tunnels = world.magic("gre_tunnels");
+    // 1500 less 20 for IPv4, 4 for GRE and 4 for each option (RFC 2784, RFC 2890).
+    let cases = [
+        (json!({}), 1476),
+        (json!({"key_rx": 1}), 1472),
+        (json!({"key_tx": 1, "key_rx": 2}), 1472),
+        (json!({"key_tx": 1, "sequence": true}), 1468),
+        (json!({"checksum": true}), 1472),
+        (
+            json!({"key_tx": 1, "key_rx": 1, "checksum": true, "sequence": true}),
+            1464,
+        ),
+        (json!({"key_tx": 1, "mtu": 1476}), 1476),
+        (json!({"key_tx": 1, "mtu": 9000}), 9000),
+    ];
+    for (n, (options, mtu)) in (1..).zip(cases) {
+        let made = world
+            .made(&tunnels, with(gre(&format!("t{n}"), n), &options))
+            .await;
+        assert_eq!(made["mtu"], mtu, "{options}");
+    }
+    // What nobody chose follows the options; what somebody chose stays, until it is taken back.
+    let path = format!(
+        "{tunnels}/{}",
+        id(&world.made(&tunnels, gre("x", 20)).await)
+    );
+    for (change, mtu) in [
+        (json!({"key_tx": 1}), 1472),
+        (json!({"sequence": true}), 1468),
+        (json!({"mtu": 1400}), 1400),
+        (json!({"checksum": true}), 1400),
+        (json!({"mtu": null}), 1464),
+        (
+            json!({"key_tx": null, "checksum": false, "sequence": false}),
+            1476,
+        ),
+        (json!({"description": "the same"}), 1476),
+    ] {
+        let (status, changed) = world.put(&path, with(gre("x", 20), &change)).await;
+        assert_eq!(status, 200, "{changed}");
+        assert_eq!(
+            changed["result"]["modified_gre_tunnel"]["mtu"], mtu,
+            "{change}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_change_changes_what_it_names() {
     let world = World::new().await;
     let tunnels = world.magic("gre_tunnels");

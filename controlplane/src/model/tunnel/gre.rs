@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use dataplane::tunnel::gre;
 use serde::{Deserialize, Serialize};
 
 use super::outer;
@@ -11,7 +12,7 @@ use crate::model::{Fields, Refusal};
 /// TTL of the outer header when none is given (api.md 4.2).
 const TTL_DEFAULT: u8 = 64;
 
-/// What all kinds share, for this kind: 1500 less 24 for an IPv4 header and GRE.
+/// What all kinds share, for this kind. The MTU is of a tunnel without options: see [`Gre::mtu_default`].
 pub const DEFAULTS: Defaults = Defaults {
     names: Names::Short,
     mtu: 1476,
@@ -50,6 +51,13 @@ pub struct Keepalive {
 }
 
 impl Gre {
+    /// The largest inner packet where the customer does not say: key, checksum and sequence number take room.
+    #[must_use]
+    pub fn mtu_default(&self) -> u16 {
+        let has_key = self.key_tx.or(self.key_rx).is_some();
+        gre::mtu_default(has_key, self.is_checksummed, self.is_sequenced)
+    }
+
     /// Reads what only GRE has; what is not given stays as it was.
     ///
     /// # Errors

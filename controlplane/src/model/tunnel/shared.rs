@@ -85,6 +85,7 @@ impl Shared {
         let before = old
             .filter(|_| !is_cleared)
             .map(|old| old.description.clone());
+        let known = old.filter(|_| !fields.is_null("mtu")).map(|old| old.mtu);
         let mtu = fields.integer("mtu", 576..=9000)?;
         let prefixes = prefixes(fields)?;
         let checked = match old {
@@ -117,9 +118,7 @@ impl Shared {
             allowed_prefixes: prefixes
                 .or_else(|| old.map(|old| old.allowed_prefixes.clone()))
                 .unwrap_or_default(),
-            mtu: mtu
-                .or_else(|| old.map(|old| old.mtu))
-                .unwrap_or(defaults.mtu),
+            mtu: mtu.or(known).unwrap_or(defaults.mtu),
             health_check: HealthCheck::read(fields, checked, form)?,
         })
     }

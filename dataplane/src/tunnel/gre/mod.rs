@@ -47,6 +47,23 @@ pub struct Config {
     pub ttl: u8,
 }
 
+impl Config {
+    /// The largest inner packet where nobody says: see [`mtu_default`].
+    #[must_use]
+    pub fn mtu_default(&self) -> u16 {
+        let has_key = self.key_tx.or(self.key_rx).is_some();
+        mtu_default(has_key, self.is_checksummed, self.is_sequenced)
+    }
+}
+
+/// The largest inner packet over an underlay of 1500 bytes: less 20 for IPv4, 4 for GRE (RFC 2784) and 4 for
+/// each thing that either side sends besides (RFC 2890).
+#[must_use]
+pub fn mtu_default(has_key: bool, is_checksummed: bool, is_sequenced: bool) -> u16 {
+    let options = [has_key, is_checksummed, is_sequenced];
+    1476 - 4 * options.map(u16::from).iter().sum::<u16>()
+}
+
 /// When the peer counts as gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keepalive {
