@@ -120,7 +120,6 @@ fn step(
 /// before is part, and what ended by time.
 fn compare(wanted: &Snapshot, slice: Ipv4Net, handle: &Handle, applied: &Applied) {
     let result = handle.apply(&handle.diff(&program::spec(wanted, here(slice))));
-    handle.mend();
     note(applied, wanted.revision, result.rejected);
 }
 

@@ -213,7 +213,7 @@ impl Ether {
     }
 
     /// Takes note of what epoll reports as an error of the socket. The port is down or gone; it works
-    /// again when it is up, and one that was made anew is taken by [`super::Handle::mend`].
+    /// again when it is up, and one that was made anew is taken by [`super::devices`].
     pub(super) fn note_error(&self, device: &str) {
         match self.socket.take_error() {
             Ok(Some(error)) => tracing::warn!(device, %error, "the port of a direct link is down"),

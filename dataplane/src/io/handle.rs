@@ -1,41 +1,26 @@
 //! The face of a running router: told, looked at, and shut down from here.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
-use nix::sys::eventfd::EventFd;
+use crossbeam::channel::Sender;
 
-use crate::id::{TunnelId, Workers};
+use crate::id::Workers;
 use crate::node::TunnelStatus;
 use crate::program::{
-    Applied, Delta, FibRow, Programmer, ReturnRow, SourceRow, Spec, Tables, Tunnel, TunnelChange,
-    far_side,
+    Applied, Delta, FibRow, Programmer, ReturnRow, SourceRow, Spec, Tables, TunnelChange,
 };
 use crate::tunnel;
-use crate::tunnel::direct::{self, End, Medium};
 
 use super::counters::CountersSnapshot;
+use super::devices::Devices;
 use super::endpoints::{Endpoint, Endpoints};
-use super::ether::{Ether, index_of};
-use super::links::Device;
-use super::routes::{self, Installed};
-use super::tun::{Tun, TunBackend, TunConfig};
+use super::line::{GONE, Line};
+use super::routes::Installed;
 use super::user::Opener;
 use super::worker::Command;
-
-/// How long an answer of the worker may take. A turn of it is milliseconds.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// Commands that may wait for a worker; who comes then waits for room.
-pub(super) const COMMANDS_WAITING: usize = 256;
-
-/// What a caller hears when there is no worker to do it.
-const GONE: &str = "the packet worker has stopped: see its last log line, and restart portcullis";
 
 /// A running router. Clones are the same router; it is shut down with the last of them.
 #[derive(Clone, Debug)]
@@ -43,18 +28,11 @@ pub struct Handle {
     inner: Arc<Inner>,
 }
 
-/// The line to one worker.
-#[derive(Clone, Debug)]
-pub(super) struct Line {
-    pub(super) commands: Sender<Command>,
-    pub(super) wake: Arc<EventFd>,
-}
-
 /// What the router was started with, and tunnels are made by.
 #[derive(Debug)]
 pub(super) struct Own {
-    /// How packets cross the devices of direct links: as they cross the TUN.
-    pub(super) backend: TunBackend,
+    /// The devices that direct links have.
+    pub(super) devices: Arc<Devices>,
     /// Addresses that have GRE.
     pub(super) gre: Vec<IpAddr>,
 }
@@ -64,6 +42,8 @@ pub(super) struct Own {
 pub(super) struct Running {
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) keepers: Vec<JoinHandle<()>>,
+    /// Dropped to end the keeper of devices.
+    pub(super) watch: Sender<()>,
     pub(super) kernel: Kernel,
 }
 
@@ -93,8 +73,6 @@ struct Inner {
     lines: Vec<Line>,
     endpoints: Arc<Endpoints>,
     own: Own,
-    /// The devices that direct links have.
-    links: Mutex<HashMap<TunnelId, Attached>>,
     opener: Option<Opener>,
     running: Mutex<Option<Running>>,
 }
@@ -113,7 +91,6 @@ impl Handle {
             tables,
             lines,
             own,
-            links: Mutex::default(),
             endpoints,
             opener,
             running: Mutex::new(Some(running)),
@@ -197,11 +174,6 @@ impl Handle {
         self.inner.endpoints.all()
     }
 
-    /// Takes ports of direct links again that went and came back. To be called now and then.
-    pub fn mend(&self) {
-        self.inner.mend();
-    }
-
     /// Whether all workers work. They stop by themselves when their TUN device is deleted.
     pub fn is_running(&self) -> bool {
         let running = self.inner.running();
@@ -221,52 +193,6 @@ impl Handle {
             .programmer
             .lock()
             .expect("a panic while programming leaves tables half written")
-    }
-}
-
-/// The device of a direct link, as it was made or taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Attached {
-    config: direct::Config,
-    ends: Vec<End>,
-    /// Of a port the least that it must have; that of a TUN is changed in place.
-    mtu: u16,
-    /// The number of a port.
-    index: Option<u32>,
-}
-
-impl Attached {
-    /// What a tunnel wants.
-    fn of(config: &direct::Config, put: &Tunnel) -> Result<Self, String> {
-        let config = config.clone();
-        if config.medium == Medium::Tun {
-            return Ok(Self {
-                config,
-                ends: Vec::new(),
-                mtu: put.mtu,
-                index: None,
-            });
-        }
-        let ends = put.interface.iter().filter_map(|near| {
-            let far = far_side(*near)?;
-            let near = near.addr();
-            Some(End { near, far })
-        });
-        let ends: Vec<End> = ends.collect();
-        if ends.is_empty() {
-            let device = &config.device;
-            return Err(format!(
-                "a link on the port {device} needs an interface address, in a /31 or /30: the other \
-                 address of it is the neighbour's"
-            ));
-        }
-        let index = Some(index_of(&config.device)?);
-        Ok(Self {
-            config,
-            ends,
-            mtu: put.mtu,
-            index,
-        })
     }
 }
 
@@ -293,7 +219,7 @@ impl Inner {
                     known.filter(|_| config.endpoint.is_none())
                 }
                 tunnel::Config::Direct(config) => {
-                    self.attach(&self.lines[owner], id, config, put)?;
+                    self.own.devices.attach(id, config, put)?;
                     None
                 }
                 tunnel::Config::IpSec(_) => None,
@@ -318,97 +244,14 @@ impl Inner {
                 return Err(refused);
             }
         }
-        if matches!(change, TunnelChange::Delete(_)) && self.links().remove(&id).is_some() {
-            // A worker that is gone has no device any more.
-            let _is_told: bool = self.lines[owner].tell(Command::Link(id, None));
+        if matches!(change, TunnelChange::Delete(_)) {
+            self.own.devices.detach(id);
         }
         if let Some(endpoint) = hint {
             // Without it the peer calls in by itself.
             let _is_told: bool = self.lines[owner].tell(Command::Hint(id, endpoint));
         }
         Ok(())
-    }
-
-    /// Makes or takes the device of a direct link and gives it to the tunnel's owner, unless that has it.
-    fn attach(
-        &self,
-        owner: &Line,
-        id: TunnelId,
-        config: &direct::Config,
-        put: &Tunnel,
-    ) -> Result<(), String> {
-        let wanted = Attached::of(config, put)?;
-        let mut links = self.links();
-        if let Some(known) = links.get(&id)
-            && known.config == wanted.config
-        {
-            match config.medium {
-                Medium::Tun => {
-                    let raised = routes::raise(&config.device, put.mtu);
-                    return raised.map_err(|error| error.to_string());
-                }
-                Medium::Ethernet { .. } if *known == wanted => return Ok(()),
-                Medium::Ethernet { .. } => {}
-            }
-        }
-        let device = self.open(&wanted)?;
-        if !owner.tell(Command::Link(id, Some(device))) {
-            return Err(GONE.to_owned());
-        }
-        links.insert(id, wanted);
-        Ok(())
-    }
-
-    fn open(&self, wanted: &Attached) -> Result<Device, String> {
-        let Attached {
-            config, ends, mtu, ..
-        } = wanted;
-        if let Medium::Ethernet { vlan } = config.medium {
-            let ether = Ether::open(&config.device, vlan, ends, *mtu)?;
-            return Ok(Device::Ether(config.device.clone(), Box::new(ether)));
-        }
-        let tun = TunConfig {
-            name: config.device.clone(),
-            mtu: *mtu,
-            backend: self.own.backend,
-        };
-        let mut tuns = Tun::open(&tun, Workers::ONE).map_err(|error| error.to_string())?;
-        routes::raise(&config.device, *mtu).map_err(|error| error.to_string())?;
-        let tun = tuns.pop().ok_or(GONE)?;
-        Ok(Device::Tun(Box::new(tun)))
-    }
-
-    /// Takes ports of direct links again that were made anew since they were taken.
-    fn mend(&self) {
-        let mut links = self.links();
-        for (id, attached) in links.iter_mut() {
-            let Ok(index) = index_of(&attached.config.device) else {
-                continue;
-            };
-            if attached.index.is_none_or(|known| known == index) {
-                continue;
-            }
-            let wanted = Attached {
-                index: Some(index),
-                ..attached.clone()
-            };
-            let owner = usize::from(self.tables.workers.owner(*id).0);
-            let device = match self.open(&wanted) {
-                Ok(device) => device,
-                Err(error) => {
-                    tracing::warn!(tunnel = %id, error, "a direct link stays down");
-                    continue;
-                }
-            };
-            if self.lines[owner].tell(Command::Link(*id, Some(device))) {
-                tracing::info!(tunnel = %id, device = wanted.config.device, "taken again");
-                *attached = wanted;
-            }
-        }
-    }
-
-    fn links(&self) -> MutexGuard<'_, HashMap<TunnelId, Attached>> {
-        self.links.lock().expect("nobody panics while it is held")
     }
 
     fn shutdown(&self) {
@@ -418,8 +261,10 @@ impl Inner {
         let Running {
             workers,
             keepers,
+            watch,
             kernel,
         } = running;
+        drop(watch);
         stop(&self.lines, workers);
         keepers.into_iter().for_each(join);
         kernel.take_down();
@@ -457,31 +302,5 @@ fn join(thread: JoinHandle<()>) {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shutdown();
-    }
-}
-
-impl Line {
-    pub(super) fn new() -> nix::Result<(Self, Receiver<Command>)> {
-        use nix::sys::eventfd::EfdFlags;
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
-        let (commands, receiver) = bounded(COMMANDS_WAITING);
-        Ok((Self { commands, wake }, receiver))
-    }
-
-    /// False when nobody listens.
-    fn tell(&self, command: Command) -> bool {
-        let is_sent = self.commands.send_timeout(command, ANSWER_WITHIN).is_ok();
-        // Only a counter at its maximum refuses, and then the worker is awake.
-        is_sent && self.wake.write(1).is_ok()
-    }
-
-    /// `None` when nobody answers.
-    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
-        let (answer, answered) = bounded(1);
-        if !self.tell(question(answer)) {
-            return None;
-        }
-        answered.recv_timeout(ANSWER_WITHIN).ok()
     }
 }

@@ -22,6 +22,8 @@ mod overlay;
 mod appetite;
 mod worker;
 mod links;
+mod line;
+mod devices;
 mod handle;
 mod health;
 mod setup;

@@ -21,10 +21,12 @@ use crate::packet;
 use crate::program::Programmer;
 use crate::source::Slice;
 
+use super::devices::Devices;
 use super::endpoints::{Endpoints, Heard};
 use super::exchange::{self, Exchange};
-use super::handle::{Handle, Kernel, Line, Own, Running, stop};
+use super::handle::{Handle, Kernel, Own, Running, stop};
 use super::health;
+use super::line::Line;
 use super::overlay::Face;
 use super::routes::{self, Plan, RouteError, Side};
 use super::tun::{Tun, TunConfig, TunError};
@@ -264,6 +266,16 @@ fn run(
         Ok(health) => health,
         Err(error) => return Err(give_up(kernel, error)),
     };
+    let workers = tables.workers;
+    let devices = Devices::new(workers, parts.lines.clone(), config.tun.backend);
+    let devices = Arc::new(devices);
+    // Ends when nobody holds `watch` any more.
+    let (watch, stopped) = bounded(0);
+    let kept = Arc::clone(&devices);
+    let ports = match spawn("ports", move || kept.keep(&stopped)) {
+        Ok(ports) => ports,
+        Err(error) => return Err(give_up(kernel, error)),
+    };
     let mut running = Vec::with_capacity(parts.workers.len());
     for (n, worker) in parts.workers.into_iter().enumerate() {
         let run = move || match worker.run() {
@@ -280,7 +292,8 @@ fn run(
     }
     let running = Running {
         workers: running,
-        keepers: vec![keeper, health],
+        keepers: vec![keeper, health, ports],
+        watch,
         kernel,
     };
     let opener =
@@ -289,7 +302,7 @@ fn run(
         (programmer, tables),
         parts.lines,
         Own {
-            backend: config.tun.backend,
+            devices,
             gre: config.gre,
         },
         endpoints,

@@ -10,6 +10,7 @@
 mod allocations;
 mod namespaces;
 mod path;
+mod ports;
 mod relay;
 mod role;
 mod world;
