@@ -59,6 +59,7 @@ impl What {
                 "is_up",
                 "endpoint",
                 "last_handshake_secs",
+                "mtu",
                 "rx_packets",
                 "rx_bytes",
                 "tx_packets",

@@ -435,6 +435,7 @@ impl Node {
             endpoint: status.endpoint,
             last_handshake_secs: status.since_handshake.map(|since| since.as_secs()),
             is_up: status.is_up,
+            mtu: link.mtu,
             tx_packets: link.tx.packets,
             tx_bytes: link.tx.bytes,
             rx_packets: link.rx.packets,

@@ -27,6 +27,9 @@ pub struct TunnelStatus {
     pub last_handshake_secs: Option<u64>,
     /// Whether there is a session that can carry packets now (REJECT_AFTER_TIME, 180 s).
     pub is_up: bool,
+    /// The longest inner packet: as configured, or less where a router of the path has said so.
+    #[serde(default)]
+    pub mtu: u16,
     /// Inner packets that went into the tunnel.
     pub tx_packets: u64,
     /// Bytes of inner packets that went into the tunnel.

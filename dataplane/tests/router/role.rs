@@ -8,6 +8,7 @@ use dataplane::id::{NodeId, TunnelId, VnetId, Workers};
 use dataplane::io::{Overlay, Router, RouterConfig, TunBackend, TunConfig};
 use dataplane::program::{Relay, Route, RouteKey, Spec, Tunnel, Vnet};
 use dataplane::source::{RANGE_V4, RANGE_V6, Slice};
+use dataplane::tunnel::ipsec::{self, ike};
 use dataplane::tunnel::{self, direct, gre, wireguard};
 use dataplane::wire::checksum::Sum;
 use ipnet::IpNet;
@@ -102,7 +103,10 @@ fn config(is_edge: bool) -> RouterConfig {
         },
         workers: setting("PC_WORKERS").map(|count| Workers::new(count.parse().unwrap()).unwrap()),
         listen: vec![SocketAddr::new(listen, port)],
-        ipsec: Vec::new(),
+        ipsec: ipsec(is_edge)
+            .map(|config| config.local)
+            .into_iter()
+            .collect(),
         gre: gre(is_edge)
             .map(|config| config.local)
             .into_iter()
@@ -134,10 +138,59 @@ fn gre(is_edge: bool) -> Option<gre::Config> {
     })
 }
 
-fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
+/// The IPsec tunnel, where the environment wants one in place of WireGuard, between these addresses, and in UDP where it
+/// says so. The site begins.
+fn ipsec(is_edge: bool) -> Option<ipsec::Config> {
+    let ends = setting("PC_IPSEC")?;
+    let mut words = ends.split(' ');
+    let (edge, site) = (words.next().unwrap(), words.next().unwrap());
+    let ((local, us), (remote, them)) = match is_edge {
+        true => ((edge, "edge.example"), (site, "site.example")),
+        false => ((site, "site.example"), (edge, "edge.example")),
+    };
+    let keying = ipsec::IkeKeying {
+        psk: ike::Psk(b"a key of both".to_vec()),
+        local_identity: us.parse().unwrap(),
+        remote_identities: vec![them.parse().unwrap()],
+        is_initiator: !is_edge,
+        ike: ike::IkeOffer::default(),
+        esp: ike::EspOffer::default(),
+        local_traffic: ike::everything(),
+        remote_traffic: ike::everything(),
+        further: Vec::new(),
+        times: ike::Times::default(),
+    };
+    Some(ipsec::Config {
+        local: local.parse().unwrap(),
+        remote: Some(remote.parse().unwrap()),
+        keying: ipsec::Keying::Ike(Box::new(keying)),
+        encapsulation: match words.next() {
+            Some("udp") => ipsec::Encapsulation::Udp,
+            _ => ipsec::Encapsulation::Auto,
+        },
+        has_replay_protection: true,
+    })
+}
+
+/// The tunnel between the two, as the environment wants it.
+fn kind(is_edge: bool, endpoint: Option<SocketAddr>) -> tunnel::Config {
     let edges = setting("PC_KEY").map_or(1, |key| key.parse().unwrap());
     let keys = [edges, 2].map(|n| wireguard::PrivateKey([n; 32]));
     let (ours, theirs) = if is_edge { (0, 1) } else { (1, 0) };
+    match (gre(is_edge), ipsec(is_edge)) {
+        (Some(config), _) => tunnel::Config::Gre(config),
+        (None, Some(config)) => tunnel::Config::IpSec(config),
+        (None, None) => tunnel::Config::WireGuard(wireguard::Config {
+            private_key: keys[ours],
+            peer: keys[theirs].public(),
+            preshared_key: None,
+            endpoint,
+            keepalive: None,
+        }),
+    }
+}
+
+fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
     let lan = [
         "10.0.0.0/24".parse().unwrap(),
         "fd00:10::/64".parse().unwrap(),
@@ -146,20 +199,11 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
     let tunnel = Tunnel {
         vnet: VNET,
         name: "t".into(),
-        mtu: 1420,
+        mtu: setting("PC_MTU").map_or(1420, |mtu| mtu.parse().unwrap()),
         allowed: if is_edge { lan } else { edge }.to_vec(),
         interface: Vec::new(),
         health: None,
-        kind: match gre(is_edge) {
-            Some(config) => tunnel::Config::Gre(config),
-            None => tunnel::Config::WireGuard(wireguard::Config {
-                private_key: keys[ours],
-                peer: keys[theirs].public(),
-                preshared_key: None,
-                endpoint,
-                keepalive: None,
-            }),
-        },
+        kind: kind(is_edge, endpoint),
     };
     let route = |prefix, nexthop| (RouteKey { vnet: VNET, prefix }, Route::from(nexthop));
     let mut spec = Spec {
@@ -282,7 +326,15 @@ fn forge() {
     .unwrap();
     let mut quoted = vec![0x45, 0, 0x05, 0xc8, 0, 0, 0x40, 0, 60, protocol, 0, 0];
     quoted.extend(to.octets().into_iter().chain(about.octets()));
-    if protocol == 17 {
+    if let Some(port) = setting("PC_ESP") {
+        if protocol == 17 {
+            let port = port.parse::<u16>().unwrap().to_be_bytes();
+            quoted.extend([port, port].concat());
+            quoted.extend([0x05, 0xb4, 0, 0]);
+        }
+        // An SPI that may be in use, and a number that is not yet.
+        quoted.extend([0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    } else if protocol == 17 {
         let port = 51820_u16.to_be_bytes();
         quoted.extend([port, port].concat());
         // Length, checksum, a data message with an index that may be in use.

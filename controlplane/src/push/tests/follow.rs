@@ -43,6 +43,7 @@ fn status(number: u32, is_up: bool, tx_packets: u64) -> TunnelStatus {
         endpoint: None,
         last_handshake_secs: is_up.then_some(3),
         is_up,
+        mtu: 1420,
         tx_packets,
         tx_bytes: 100 * tx_packets,
         rx_packets: 0,
