@@ -170,10 +170,11 @@ fn plateau(len: usize) -> u16 {
 }
 
 /// Who sent the packet that an ICMP error is about: the source that its quotation has. `None`: no error
-/// about a packet's fate (a redirect is none), or its quotation is too short to say.
+/// about a packet's fate (a redirect is none), a piece of one (no router cuts them), or its quotation is
+/// too short to say.
 #[must_use]
 pub fn quoted_source(packet: &[u8], inner: &Inner) -> Option<IpAddr> {
-    if inner.fragment_offset != 0 {
+    if inner.is_fragment {
         return None;
     }
     let message = packet.get(inner.l4_offset..inner.total_len)?;

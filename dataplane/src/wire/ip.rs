@@ -21,6 +21,9 @@ pub const ICMPV6: u8 = 58;
 /// names seven; more is an attack on the walker.
 const EXTENSIONS_MAX: usize = 8;
 
+/// The longest IPv4 packet, and the longest IPv6 payload.
+const PACKET_LEN_MAX: usize = 65_535;
+
 /// Why bytes are not an IP packet that can be handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Malformed {
@@ -30,8 +33,8 @@ pub enum Malformed {
     /// Neither IPv4 nor IPv6.
     #[error("neither IPv4 nor IPv6")]
     Version,
-    /// A header length that cannot be.
-    #[error("a header length that cannot be")]
+    /// A header length that cannot be, or a piece that ends behind the longest packet.
+    #[error("a header length that cannot be, or a piece that ends behind the longest packet")]
     HeaderLength,
     /// The IPv4 header checksum is wrong.
     #[error("the IPv4 header checksum is wrong")]
@@ -108,6 +111,10 @@ fn parse_v4(packet: &[u8]) -> Result<Inner, Malformed> {
     }
     let fragment = word(head, 6);
     let fragment_offset = (fragment & 0x1fff) << 3;
+    // A piece that ends behind the longest packet is an attack on whoever puts it together.
+    if usize::from(fragment_offset) + total_len > PACKET_LEN_MAX {
+        return Err(Malformed::HeaderLength);
+    }
     Ok(Inner {
         version: 4,
         src: Ipv4Addr::new(head[12], head[13], head[14], head[15]).into(),
@@ -162,6 +169,11 @@ fn walk_extensions(packet: &[u8], inner: &mut Inner) -> Result<(), Malformed> {
                 inner.fragment_offset = word(head, 2) & 0xfff8;
                 inner.is_fragment = word(head, 2) & 0xfff9 != 0;
                 inner.l4_offset += 8;
+                // As of IPv4 (RFC 8200 section 4.5).
+                let len = inner.total_len - inner.l4_offset;
+                if usize::from(inner.fragment_offset) + len > PACKET_LEN_MAX {
+                    return Err(Malformed::HeaderLength);
+                }
                 if inner.fragment_offset != 0 {
                     return Ok(());
                 }
@@ -282,6 +294,48 @@ mod tests {
         let inner = Inner::parse(&packet).unwrap();
         assert!(inner.is_fragment);
         assert_eq!((inner.fragment_offset, inner.ports), (1480, None));
+    }
+
+    #[test]
+    fn a_piece_that_ends_behind_the_longest_packet_is_malformed() {
+        let v4 = |offset: u16, len: u8| {
+            let mut packet = datagram();
+            packet.truncate(usize::from(len));
+            (packet[3], packet[8]) = (len, 64);
+            packet[6..8].copy_from_slice(&(offset / 8).to_be_bytes());
+            packet[10..12].fill(0);
+            let sum = Sum::new().bytes(&packet[..20]).checksum();
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            Inner::parse(&packet).map(|inner| inner.is_fragment)
+        };
+        // The last piece of the longest packet: 65,535 bytes with its header (RFC 791 section 3.1).
+        assert_eq!(v4(65_512, 23), Ok(true));
+        assert_eq!(v4(65_512, 24), Err(Malformed::HeaderLength));
+        assert_eq!(v4(65_528, 40), Err(Malformed::HeaderLength));
+        let v6 = |offset: u16, len: usize| {
+            let mut chain = vec![17, 0];
+            chain.extend(offset.to_be_bytes());
+            chain.extend([0, 0, 0, 9]);
+            chain.resize(8 + len, 0);
+            Inner::parse(&v6_with_extensions(&chain, 44)).map(|inner| inner.fragment_offset)
+        };
+        // RFC 8200 section 4.5: the payload would exceed 65,535 bytes.
+        assert_eq!(v6(65_528, 7), Ok(65_528));
+        assert_eq!(v6(65_528, 8), Err(Malformed::HeaderLength));
+    }
+
+    /// RFC 7112 section 5: the whole chain up to the upper layer is in the first piece.
+    #[test]
+    fn a_first_piece_whose_header_chain_goes_on_in_the_next_is_malformed() {
+        let mut chain = vec![60, 0, 0, 1, 0, 0, 0, 9];
+        chain.extend([6, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            Inner::parse(&v6_with_extensions(&chain, 44)),
+            Err(Malformed::Truncated)
+        );
+        chain.extend([0; 8]);
+        let inner = Inner::parse(&v6_with_extensions(&chain, 44)).unwrap();
+        assert_eq!((inner.protocol, inner.ports), (TCP, None));
     }
 
     #[test]

@@ -83,6 +83,24 @@ fn an_error_about_anothers_packet_or_by_anothers_address_does_not_pass() {
     world.assert_dropped(1, &redirect, DropReason::SourceNotAllowed);
 }
 
+/// What its first piece says need not be what is put together in the end.
+#[test]
+fn a_piece_of_an_error_is_no_error_of_the_far_side() {
+    let mut world = world();
+    let source = world.source(1, "10.0.0.50");
+    for place in [0x2000_u16, 0x0001, 0x2001] {
+        let mut piece = said(ErrorKind::TimeExceeded, FAR, source, "10.0.0.50");
+        piece[6..8].copy_from_slice(&place.to_be_bytes());
+        super::seal(&mut piece);
+        world.assert_dropped(1, &piece, DropReason::SourceNotAllowed);
+    }
+    let source = world.source(1, "fd00::50");
+    let whole = said(ErrorKind::TimeExceeded, FAR_V6, source, "fd00::50");
+    let first = [&[58, 0, 0, 1, 0, 0, 0, 9][..], &whole[40..]].concat();
+    let piece = packet(ip(FAR_V6), source, 44, &first);
+    world.assert_dropped(1, &piece, DropReason::SourceNotAllowed);
+}
+
 #[test]
 fn a_site_says_so_from_its_address_inside_the_tunnel() {
     let mut world = world();

@@ -4,11 +4,12 @@ mod health;
 mod ipsec;
 mod path;
 mod errors;
+mod fragments;
 mod hygiene;
 mod isolation;
 mod relay;
-mod workers;
 mod rivals;
+mod workers;
 mod world;
 
 use std::net::IpAddr;

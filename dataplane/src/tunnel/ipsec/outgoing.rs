@@ -141,6 +141,52 @@ mod tests {
         packet
     }
 
+    /// RFC 4301 section 7: ports of a later piece cannot be known, and those of the first may be of another
+    /// datagram.
+    #[test]
+    fn pieces_of_a_datagram_need_a_selector_of_all_ports() {
+        let (near, far) = (
+            range([10, 1, 0, 0], [10, 1, 0, 255]),
+            range([10, 2, 0, 9], [10, 2, 0, 9]),
+        );
+        let dns = Selector {
+            protocol: 17,
+            ports: (53, 53),
+            ..near
+        };
+        let udp = Selector {
+            ports: (0, u16::MAX),
+            ..dns
+        };
+        let piece = |place: u16, len: usize| {
+            let mut piece = packet(17);
+            piece.truncate(len);
+            piece[3] = u8::try_from(len).unwrap();
+            piece[6..8].copy_from_slice(&place.to_be_bytes());
+            piece[10..12].fill(0);
+            let words = piece[..20].chunks(2);
+            let sum: u32 = words.map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+            let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+            piece[10..12].copy_from_slice(&sum.to_be_bytes());
+            piece
+        };
+        let takes = |local: Selector, piece: &[u8]| {
+            let (local, remote) = (vec![local], vec![far]);
+            Traffic { local, remote }.takes(piece, Direction::Out)
+        };
+        // The first, whole enough for its ports; one that is not; one over its ports; a later one.
+        for (place, len, fits_dns) in [
+            (0x2000, 28, true),
+            (0x2000, 22, false),
+            (0x2001, 28, false),
+            (0x0002, 28, false),
+        ] {
+            let piece = piece(place, len);
+            assert_eq!(takes(dns, &piece), fits_dns, "{place:x} {len}");
+            assert!(takes(udp, &piece) && takes(near, &piece));
+        }
+    }
+
     #[test]
     fn addresses_protocol_and_ports_decide_each_way() {
         let (near, far) = (
