@@ -7,12 +7,13 @@
 CASES='
 initiator   | we begin, strongSwan answers; packets cross, nothing is lost while both rekey
 responder   | strongSwan begins, we answer; packets cross, nothing is lost while both rekey
+initiator6  | the same as initiator over IPv6, IPv4 inside
+responder6  | the same as responder over IPv6
 children    | we begin two child SAs, one for each network behind strongSwan; both carry packets and are rekeyed
 wrong_psk   | two keys: nothing comes up, and our side says why
 no_proposal | nothing in common: nothing comes up, and our side says what each offered
 '
 US=pc-ipsec-us THEM=pc-ipsec-them
-OUR_END=198.51.100.1 THEIR_END=198.51.100.2
 OUR_HOST=10.1.0.1 THEIR_HOST=10.2.0.1 THEIR_OTHER=10.3.0.1
 DIR=$RUN/ipsec
 CHARON=ipsec-them
@@ -28,8 +29,10 @@ make_namespaces() {
   ip netns add "$US"
   ip netns add "$THEM"
   ip link add ipsec0 netns "$US" type veth peer name ipsec0 netns "$THEM"
-  ip -n "$US" addr add "$OUR_END/24" dev ipsec0
-  ip -n "$THEM" addr add "$THEIR_END/24" dev ipsec0
+  ip -n "$US" addr add 198.51.100.1/24 dev ipsec0
+  ip -n "$THEM" addr add 198.51.100.2/24 dev ipsec0
+  ip -n "$US" addr add 2001:db8:51::1/64 dev ipsec0 nodad
+  ip -n "$THEM" addr add 2001:db8:51::2/64 dev ipsec0 nodad
   ip -n "$US" addr add "$OUR_HOST/32" dev lo
   ip -n "$THEM" addr add "$THEIR_HOST/32" dev lo
   ip -n "$THEM" addr add "$THEIR_OTHER/32" dev lo
@@ -39,6 +42,9 @@ make_namespaces() {
     ip -n "$ns" link set ipsec0 up
   done
 }
+
+over_ipv4() { OUR_END=198.51.100.1 THEIR_END=198.51.100.2; }
+over_ipv6() { OUR_END=2001:db8:51::1 THEIR_END=2001:db8:51::2; }
 
 # write_site INITIATES PSK ESP [MORE]
 write_site() {
@@ -147,6 +153,19 @@ case_responder() {
   wait_for 10 "the tunnel" is_up && crosses "$THEM" "$THEIR_HOST" "$OUR_HOST"
 }
 
+# Nothing of the tunnel may go over IPv4.
+case_initiator6() {
+  over_ipv6
+  ip -n "$THEM" addr del 198.51.100.2/24 dev ipsec0
+  case_initiator && is_over_ipv6
+}
+case_responder6() {
+  over_ipv6
+  ip -n "$THEM" addr del 198.51.100.2/24 dev ipsec0
+  case_responder && is_over_ipv6
+}
+is_over_ipv6() { case $(tunnel '.[0].endpoint') in "[$THEIR_END]:4500") ;; *) note "the peer is at $(tunnel '.[0].endpoint')" && return 1 ;; esac }
+
 case_children() {
   local host
   write_site true "a key of both" aes128-gcm16 "$(for host in "$THEIR_HOST" "$THEIR_OTHER"; do
@@ -224,6 +243,7 @@ while IFS='|' read -r name what <&7; do
   clean
   mkdir -p "$DIR"
   make_namespaces
+  over_ipv4
   say "== $name:$what"
   if "case_$name"; then say "   passed"; else
     failed=1

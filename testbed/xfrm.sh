@@ -9,13 +9,14 @@ raw_gcm    | AES-128-GCM as IP protocol 50, both ways, all sizes
 raw_gcm256 | AES-256-GCM as IP protocol 50, 64-bit sequence numbers
 udp_gcm    | AES-128-GCM in UDP 4500
 udp_chacha | ChaCha20-Poly1305 in UDP 4500, 64-bit sequence numbers
+raw_v6     | AES-128-GCM as next header 50 of IPv6, 64-bit sequence numbers, IPv4 inside
+udp_v6     | AES-256-GCM in UDP 4500 over IPv6, IPv4 inside
 esn_wraps  | the low half of a 64-bit sequence number runs over under echoes
 wrong_spi  | an SPI of nobody: dropped, and counted as that
 short_icv  | a check value of 8 bytes for one of 16: dropped, and counted
 replayed   | numbers that came before: dropped, and counted
 '
 BOX=pc-xfrm-box
-OUR_END=198.51.100.1 THEIR_END=198.51.100.11
 OUR_HOST=10.9.0.1 THEIR_HOST=10.0.0.50
 # The SPIs that each receives on.
 OURS=0x1001 THEIRS=0x1002
@@ -41,16 +42,30 @@ ip link set lo up
 ip link set vec0 up
 INIT
   ip -n "$BOX" link set lo up
-  ip -n "$BOX" addr add "$OUR_END/24" dev linux
+  ip -n "$BOX" addr add 198.51.100.1/24 dev linux
+  ip -n "$BOX" addr add 2001:db8:51::1/64 dev linux nodad
   ip -n "$BOX" link set linux up
   ip -n "$BOX" addr add "$OUR_HOST/32" dev lo
-  linux "$(uml_modules esp4 xfrm_user ansi_cprng seqiv ctr gcm | tr '\n' ';')"
+  linux "$(uml_modules esp4 esp6 xfrm_user ansi_cprng seqiv ctr gcm | tr '\n' ';')"
   linux "$(uml_modules ghash-generic chacha20poly1305 chacha_generic poly1305_generic | tr '\n' ';')"
-  linux "ip addr add $THEIR_END/24 dev vec0; ip addr add $THEIR_HOST/32 dev lo"
-  linux "ip route add 10.9.0.0/24 via $OUR_END src $THEIR_HOST"
+  linux "ip addr add 198.51.100.11/24 dev vec0; ip addr add 2001:db8:51::11/64 dev vec0 nodad; ip addr add $THEIR_HOST/32 dev lo"
+  linux "ip route add 10.9.0.0/24 via 198.51.100.1 src $THEIR_HOST"
   # The kernel takes ESP out of UDP for a socket that says so (UDP_ENCAP, UDP_ENCAP_ESPINUDP).
-  linux "python3 -c 'import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"$THEIR_END\", 4500)); s.setsockopt(17, 100, 2); time.sleep(100000)' </dev/null >/dev/null 2>&1 & iperf3 -s -D"
+  cat >"$DIR/encap.py" <<'PY'
+import socket, time
+sockets = []
+for family, at in [(socket.AF_INET, "198.51.100.11"), (socket.AF_INET6, "2001:db8:51::11")]:
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind((at, 4500))
+    s.setsockopt(17, 100, 2)
+    sockets.append(s)
+time.sleep(100000)
+PY
+  linux "python3 $DIR/encap.py </dev/null >/dev/null 2>&1 & iperf3 -s -D"
 }
+
+over_ipv4() { OUR_END=198.51.100.1 THEIR_END=198.51.100.11; }
+over_ipv6() { OUR_END=2001:db8:51::1 THEIR_END=2001:db8:51::11; }
 
 # key BYTES SEED: as many bytes, in hexadecimal.
 key() { openssl dgst -shake256 -xoflen "$1" -r <<<"$2" | cut -d ' ' -f 1; }
@@ -93,10 +108,12 @@ key_len() {
 
 # kernel_states [SPI ICV_BITS MORE...]: the kernel's two SAs and policies; what it sends has that SPI, ICV and sequence number.
 kernel_states() {
-  local spi=${1:-$OURS} icv=${2:-128} more=${*:3} cipher='rfc4106(gcm(aes))' flags=''
+  # IPv4 may be inside either family.
+  local spi=${1:-$OURS} icv=${2:-128} more=${*:3} cipher='rfc4106(gcm(aes))' flags='flag af-unspec' any=0.0.0.0
   [ "$CIPHER" != chacha20-poly1305 ] || cipher='rfc7539esp(chacha20,poly1305)'
-  [ "$ESN" = false ] || flags='flag esn'
-  [ "$CARRIER" != udp ] || flags="$flags encap espinudp 4500 4500 0.0.0.0"
+  [ "$ESN" = false ] || flags="$flags esn"
+  case $OUR_END in *:*) any=:: ;; esac
+  [ "$CARRIER" != udp ] || flags="$flags encap espinudp 4500 4500 $any"
   linux 'ip xfrm state flush; ip xfrm policy flush' &&
     linux "ip xfrm state add src $THEIR_END dst $OUR_END proto esp spi $spi reqid 1 mode tunnel replay-window 64 $more aead '$cipher' 0x$IN $icv $flags" &&
     linux "ip xfrm state add src $OUR_END dst $THEIR_END proto esp spi $THEIRS reqid 1 mode tunnel replay-window 64 aead '$cipher' 0x$OUT 128 $flags" &&
@@ -110,6 +127,8 @@ child() { "$BIN" show tunnels --json --socket "$DIR/site.sock" | jq -r ".[0].ips
 dropped() { "$BIN" show counters --json --socket "$DIR/site.sock" | jq -er ".router.drops.$1"; }
 all() { case $1 in *' 0% packet loss'*) ;; *) note "$1" && return 1 ;; esac }
 
+iperf_is_free() { linux '[ -z "$(ss -Htn sport = :5201 | grep -v TIME-WAIT)" ]'; }
+
 # Both ways, short, long and cut, and in bulk; then neither end has dropped anything.
 crosses() {
   local reason total
@@ -117,6 +136,8 @@ crosses() {
   all "$(ours)" && all "$(ours -s 4000)" && all "$(theirs)" && all "$(theirs -s 4000)" || return 1
   in_ns "$BOX" timeout 30 iperf3 -c "$THEIR_HOST" -B "$OUR_HOST" -n 12M >"$LOGS/xfrm-iperf.log" || return 1
   in_ns "$BOX" timeout 30 iperf3 -c "$THEIR_HOST" -B "$OUR_HOST" -n 12M -R >>"$LOGS/xfrm-iperf.log" || return 1
+  # It takes one client at a time, and the next case's would be refused.
+  wait_for 5 "iperf3 to have done" iperf_is_free || return 1
   say "$(child transform), $(child tx_packets) packets out and $(child rx_packets) in, in UDP: $(child is_in_udp)"
   for reason in index_unknown replayed inauthentic esp_padding not_ip outside_selectors datagram_malformed; do
     total=$(dropped "$reason")
@@ -130,6 +151,9 @@ case_raw_gcm() { setup raw aes128-gcm16 false && crosses && [ "$(child is_in_udp
 case_raw_gcm256() { setup raw aes256-gcm16 true && crosses && [ "$(child is_in_udp)" = false ]; }
 case_udp_gcm() { setup udp aes128-gcm16 false && crosses && [ "$(child is_in_udp)" = true ]; }
 case_udp_chacha() { setup udp chacha20-poly1305 true && crosses && [ "$(child is_in_udp)" = true ]; }
+
+case_raw_v6() { over_ipv6 && setup raw aes128-gcm16 true && crosses && [ "$(child is_in_udp)" = false ]; }
+case_udp_v6() { over_ipv6 && setup udp aes256-gcm16 false && crosses && [ "$(child is_in_udp)" = true ]; }
 
 # The window follows in two leaps to just before the end of 32 bits.
 case_esn_wraps() {
@@ -195,6 +219,7 @@ while IFS='|' read -r name what <&7; do
   name=$(tr -d ' ' <<<"$name")
   [ -n "$name" ] || continue
   [ "$wanted" = '  ' ] || [[ $wanted == *" $name "* ]] || continue
+  over_ipv4
   say "== $name:$what"
   if "case_$name"; then say "   passed"; else
     failed=1
