@@ -32,6 +32,9 @@ check_direct_port() {
   # Three hops, each by its own address: the edge, the far side of the link, the origin behind it.
   seen=$(in_ns pc-direct-edge traceroute -n -q 1 -w 2 -s "$SOURCE_DEFAULT" 10.1.0.60 | awk 'NR > 1 {printf "%s ", $2}')
   expect_like "$seen" '100.64.0.1 10.255.8.1 10.1.0.60 ' "the hops to an origin behind the link"
+  # The other way, into another link: its router, the edge, the host.
+  seen=$(in_ns pc-direct-o traceroute -n -q 1 -w 2 10.0.0.50 | awk 'NR > 1 {printf "%s ", $2}')
+  expect_like "$seen" '10.1.0.50 100.64.0.1 10.0.0.50 ' "the hops from behind the link into a VLAN"
   wait_for 10 "the probes to be answered" direct_health a healthy
   own=$(in_ns pc-direct-edge cat /sys/class/net/cni0/address)
   seen=$(ip -n pc-direct-a neigh show 10.255.8.0)

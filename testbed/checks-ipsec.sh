@@ -35,6 +35,7 @@ check_ipsec_strongswan() {
   in_ns pc-edge timeout 30 iperf3 -c 10.0.0.50 -B "$SOURCE_IPSEC" -n 24M -R
   expect "$(mss mss_too_big)" 0 "SYNs with segments that do not fit"
   [ "$(mss mss_fits)" -ge 3 ]
+  expect "$(ipsec_shown "$TUNNEL_IPSEC" '[.ipsec_status.children[] | select(.sends)] | length')" 2 "child SAs that strongSwan made"
   expect "$(ipsec_shown "$TUNNEL_IPSEC" '.ipsec_status.children[0] | "\(.transform) \(.is_in_udp)"')" 'aes128-gcm16 true' "the child SA"
   expect_like "$("$BIN" show tunnels --socket "$EDGE_SOCKET")" '*strongswan*' "show tunnels"
   ipsec_crash
@@ -45,15 +46,13 @@ answers_by_others() {
   expect "$(get http://wiki.example.com/)" origin2 "the same address in the second vnet"
 }
 
-# Hop by hop: us, the customer's router, the origin.
+# Into each kind of customer's router, and out of each: the edge is one hop, and so is every router.
 ipsec_hops() {
-  local ttl seen
-  for ttl in 1 2 3; do
-    seen=$(in_ns pc-edge ping -n -c 1 -W 2 -t "$ttl" -I "$SOURCE_IPSEC" 10.0.0.50 | sed -n 's/^From \([0-9.]*\) .*/\1/p; s/.* bytes from \([0-9.]*\): .*/\1/p' || true)
-    say "hop $ttl: $seen"
-  done
-  expect "$seen" 10.0.0.50 "the last hop"
+  expect "$(ipsec_trace pc-edge 10.0.0.50 -s "$SOURCE_IPSEC")" '100.64.0.1 10.0.0.1 10.0.0.50' "to the origin behind strongSwan"
+  expect "$(ipsec_trace pc-ipsec-origin 10.3.0.50)" '10.0.0.1 100.64.0.1 10.3.0.50' "from behind strongSwan to our site"
+  expect "$(ipsec_trace pc-ipsec-ours 10.0.0.50 -s 10.3.0.50)" '10.3.0.1 100.64.0.1 10.0.0.1 10.0.0.50' "from our site, a hop of its own, to behind strongSwan"
 }
+ipsec_trace() { in_ns "$1" traceroute -n -q 1 -w 3 -m 6 "${@:3}" "$2" | awk 'NR > 1 { print $2 }' | paste -sd' '; }
 
 # strongSwan is killed, and returns: seen by the probes, shown by the API, and its name answers again.
 ipsec_crash() {

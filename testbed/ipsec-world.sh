@@ -15,6 +15,7 @@ need_for_ipsec_world() {
   need_for_charon
   need iperf3 iperf3
   need tshark tshark
+  need traceroute traceroute
 }
 
 ipsec_is_up() { [ -e "$RUN/ipsec.env" ] && has_ns pc-ipsec-site; }
@@ -129,8 +130,17 @@ connections {
       id = 198.51.100.1 }
     children {
       net {
-        local_ts = 10.0.0.0/24,10.255.1.1/32
-        remote_ts = 100.64.0.0/12,10.255.1.0/32,10.3.0.0/24
+        local_ts = 10.0.0.0/24
+        remote_ts = 100.64.0.0/12,10.3.0.0/24
+        esp_proposals = aes128gcm16
+        start_action = start
+        close_action = start
+        updown = /usr/lib/ipsec/_updown iptables
+      }
+      # A child SA of its own for the probes.
+      link {
+        local_ts = 10.255.1.1/32
+        remote_ts = 10.255.1.0/32
         esp_proposals = aes128gcm16
         start_action = start
         close_action = start
