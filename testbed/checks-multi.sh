@@ -65,7 +65,8 @@ check_multi_once() {
 # multi_capture NUMBER COUNT: what crosses the relay network while edge NUMBER pings COUNT times.
 multi_capture() {
   local pid
-  in_ns pc-multi-net tcpdump -n -l -U -i relays udp port 6081 >"$MULTI/capture" 2>"$MULTI/capture.said" &
+  # Not by in_ns: the process of a function is a shell, and what it runs would go on, and hold the lock.
+  ip netns exec pc-multi-net tcpdump -n -l -U -i relays udp port 6081 >"$MULTI/capture" 2>"$MULTI/capture.said" 9>&- &
   pid=$!
   wait_for 10 "tcpdump" grep -q 'listening on' "$MULTI/capture.said"
   expect_like "$(multi_ping "$1" "$2" || true)" '* 0% packet loss*' "ping of edge $1"
