@@ -9,6 +9,7 @@ raw_gcm    | AES-128-GCM as IP protocol 50, both ways, all sizes
 raw_gcm256 | AES-256-GCM as IP protocol 50, 64-bit sequence numbers
 udp_gcm    | AES-128-GCM in UDP 4500
 udp_chacha | ChaCha20-Poly1305 in UDP 4500, 64-bit sequence numbers
+inside_v6  | both families inside, in UDP 4500 over IPv4, and as next header 50 of IPv6
 raw_v6     | AES-128-GCM as next header 50 of IPv6, 64-bit sequence numbers, IPv4 inside
 udp_v6     | AES-256-GCM in UDP 4500 over IPv6, IPv4 inside
 esn_wraps  | the low half of a 64-bit sequence number runs over under echoes
@@ -18,6 +19,7 @@ replayed   | numbers that came before: dropped, and counted
 '
 BOX=pc-xfrm-box
 OUR_HOST=10.9.0.1 THEIR_HOST=10.0.0.50
+OUR_HOST6=fd00:9::1 THEIR_HOST6=fd00:10::50
 # The SPIs that each receives on.
 OURS=0x1001 THEIRS=0x1002
 DIR=$RUN/xfrm
@@ -46,10 +48,12 @@ INIT
   ip -n "$BOX" addr add 2001:db8:51::1/64 dev linux nodad
   ip -n "$BOX" link set linux up
   ip -n "$BOX" addr add "$OUR_HOST/32" dev lo
+  ip -n "$BOX" addr add "$OUR_HOST6/128" dev lo
   linux "$(uml_modules esp4 esp6 xfrm_user ansi_cprng seqiv ctr gcm | tr '\n' ';')"
   linux "$(uml_modules ghash-generic chacha20poly1305 chacha_generic poly1305_generic | tr '\n' ';')"
-  linux "ip addr add 198.51.100.11/24 dev vec0; ip addr add 2001:db8:51::11/64 dev vec0 nodad; ip addr add $THEIR_HOST/32 dev lo"
+  linux "ip addr add 198.51.100.11/24 dev vec0; ip addr add 2001:db8:51::11/64 dev vec0 nodad; ip addr add $THEIR_HOST/32 dev lo; ip addr add $THEIR_HOST6/128 dev lo"
   linux "ip route add 10.9.0.0/24 via 198.51.100.1 src $THEIR_HOST"
+  linux "ip -6 route add fd00:9::/64 via 2001:db8:51::1 src $THEIR_HOST6"
   # The kernel takes ESP out of UDP for a socket that says so (UDP_ENCAP, UDP_ENCAP_ESPINUDP).
   cat >"$DIR/encap.py" <<'PY'
 import socket, time
@@ -81,12 +85,12 @@ setup() {
 admin_socket = "$DIR/site.sock"
 [router]
 address = "$OUR_HOST"
-lan = ["10.9.0.0/24"]
+lan = ["10.9.0.0/24", "fd00:9::/64"]
 [ipsec]
 local = "$OUR_END"
 remote = "$THEIR_END"
 encapsulation = "$CARRIER"
-routes = ["10.0.0.0/24"]
+routes = ["10.0.0.0/24", "fd00:10::/64"]
 [ipsec.static]
 esp = "$CIPHER"
 esn = $ESN
@@ -118,7 +122,9 @@ kernel_states() {
     linux "ip xfrm state add src $THEIR_END dst $OUR_END proto esp spi $spi reqid 1 mode tunnel replay-window 64 $more aead '$cipher' 0x$IN $icv $flags" &&
     linux "ip xfrm state add src $OUR_END dst $THEIR_END proto esp spi $THEIRS reqid 1 mode tunnel replay-window 64 aead '$cipher' 0x$OUT 128 $flags" &&
     linux "ip xfrm policy add src 10.0.0.0/24 dst 10.9.0.0/24 dir out tmpl src $THEIR_END dst $OUR_END proto esp reqid 1 mode tunnel" &&
-    linux "ip xfrm policy add src 10.9.0.0/24 dst 10.0.0.0/24 dir in tmpl src $OUR_END dst $THEIR_END proto esp reqid 1 mode tunnel"
+    linux "ip xfrm policy add src 10.9.0.0/24 dst 10.0.0.0/24 dir in tmpl src $OUR_END dst $THEIR_END proto esp reqid 1 mode tunnel" &&
+    linux "ip xfrm policy add src fd00:10::/64 dst fd00:9::/64 dir out tmpl src $THEIR_END dst $OUR_END proto esp reqid 1 mode tunnel" &&
+    linux "ip xfrm policy add src fd00:9::/64 dst fd00:10::/64 dir in tmpl src $OUR_END dst $THEIR_END proto esp reqid 1 mode tunnel"
 }
 
 ours() { in_ns "$BOX" ping -n -q -c 5 -i 0.1 -W 2 -I "$OUR_HOST" "$@" "$THEIR_HOST"; }
@@ -154,6 +160,19 @@ case_udp_chacha() { setup udp chacha20-poly1305 true && crosses && [ "$(child is
 
 case_raw_v6() { over_ipv6 && setup raw aes128-gcm16 true && crosses && [ "$(child is_in_udp)" = false ]; }
 case_udp_v6() { over_ipv6 && setup udp aes256-gcm16 false && crosses && [ "$(child is_in_udp)" = true ]; }
+
+case_inside_v6() {
+  setup udp aes128-gcm16 false && crosses && crosses_v6 || return 1
+  over_ipv6
+  setup raw aes256-gcm16 true && crosses_v6
+}
+crosses_v6() {
+  wait_for 5 "the first echo" in_ns "$BOX" ping -n -c 1 -W 1 -I "$OUR_HOST6" "$THEIR_HOST6" || return 1
+  all "$(in_ns "$BOX" ping -n -q -c 5 -i 0.1 -W 2 -s 1300 -I "$OUR_HOST6" "$THEIR_HOST6")" || return 1
+  all "$(linux "ping -n -q -c 5 -i 0.1 -W 2 -s 1300 -I $THEIR_HOST6 $OUR_HOST6")" || return 1
+  in_ns "$BOX" timeout 30 iperf3 -c "$THEIR_HOST6" -B "$OUR_HOST6" -n 12M >"$LOGS/xfrm-iperf6.log" || return 1
+  wait_for 5 "iperf3 to have done" iperf_is_free
+}
 
 # The window follows in two leaps to just before the end of 32 bits.
 case_esn_wraps() {
