@@ -259,3 +259,40 @@ fn only_what_a_host_can_have_and_the_tunnel_leads_to_is_behind_it() {
         assert!(!is_behind(1, reserved), "{reserved}");
     }
 }
+
+#[tokio::test]
+async fn a_refused_datagram_is_heard_of_without_another() {
+    let (_, handoff) = handoff(true);
+    let listener = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = listener.local_addr().unwrap();
+    let way = handoff.way(Network::Public, to.ip()).unwrap();
+    let datagrams = handoff.udp(way, to).await.unwrap();
+    let soon = Duration::from_secs(10);
+    // Somebody listens: a datagram comes back, and then nothing.
+    datagrams.writable().await.unwrap();
+    datagrams.try_send(b"first").unwrap();
+    let mut buffer = [0; 16];
+    let (length, from) = listener.recv_from(&mut buffer).await.unwrap();
+    listener.send_to(&buffer[..length], from).await.unwrap();
+    let ready = tokio::time::timeout(soon, datagrams.readable()).await;
+    ready.unwrap().unwrap();
+    assert_eq!(datagrams.try_recv(&mut buffer).unwrap(), 5);
+    drop(listener);
+    datagrams.try_send(b"second").unwrap();
+    for _ in 0..3 {
+        let heard = tokio::time::timeout(soon, async {
+            datagrams.readable().await?;
+            datagrams.try_recv(&mut [0; 16])
+        });
+        match heard.await.expect("the error wakes the reader") {
+            // What was ready before the error is looked at in vain.
+            Err(none) if none.kind() == std::io::ErrorKind::WouldBlock => {}
+            other => {
+                let refused = std::io::ErrorKind::ConnectionRefused;
+                assert_eq!(other.unwrap_err().kind(), refused);
+                return;
+            }
+        }
+    }
+    panic!("no error came");
+}

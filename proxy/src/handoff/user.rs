@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dataplane::io::user;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UdpSocket};
 
 /// Opens flows from the source addresses of vnets, without the kernel.
@@ -146,7 +146,7 @@ impl Datagrams {
     /// What ended the flow.
     pub async fn readable(&self) -> io::Result<()> {
         match self {
-            Self::Kernel(socket) => socket.readable().await,
+            Self::Kernel(socket) => readable(socket).await,
             Self::User(datagrams) => datagrams.readable().await,
         }
     }
@@ -177,6 +177,26 @@ impl Datagrams {
         match self {
             Self::Kernel(socket) => socket.local_addr().ok(),
             Self::User(datagrams) => Some(datagrams.local_addr()),
+        }
+    }
+}
+
+/// Waits for a datagram or an ICMP error: the latter makes a socket ready with nothing to read, and
+/// `UdpSocket::readable` sleeps on.
+async fn readable(socket: &UdpSocket) -> io::Result<()> {
+    loop {
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if ready.is_readable() {
+            return Ok(());
+        }
+        let reported = || {
+            Err(socket
+                .take_error()?
+                .unwrap_or_else(|| io::ErrorKind::WouldBlock.into()))
+        };
+        match socket.try_io(Interest::ERROR, reported) {
+            Err(none) if none.kind() == io::ErrorKind::WouldBlock => {}
+            reported => return reported,
         }
     }
 }
