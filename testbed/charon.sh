@@ -9,14 +9,15 @@ need_for_charon() {
   [ -e /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so ] || NEEDED+=(libcharon-extra-plugins)
 }
 
-# charon_start NAME NAMESPACE: configured by RUN/NAME/swanctl.conf. A run directory of its own: another charon of the machine is
-# left alone.
+# charon_start NAME NAMESPACE [SETTING]: configured by RUN/NAME/swanctl.conf, and SETTING of the daemon itself. A run directory of its
+# own: another charon of the machine is left alone.
 charon_start() {
   local name=$1 ns=$2 dir=$RUN/$1
   mkdir -p "$dir"
   rm -f "$dir/charon.vici"
   cat >"$dir/strongswan.conf" <<CONF
 charon {
+  ${3:-}
   load = random nonce openssl aes sha1 sha2 hmac gcm curve25519 kdf vici socket-default kernel-libipsec kernel-netlink updown
   plugins {
     vici { socket = unix://$dir/charon.vici }

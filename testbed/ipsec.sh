@@ -10,6 +10,7 @@ responder   | strongSwan begins, we answer; packets cross, nothing is lost while
 initiator6  | the same as initiator over IPv6, IPv4 inside
 responder6  | the same as responder over IPv6
 children    | we begin two child SAs, one for each network behind strongSwan; both carry packets and are rekeyed
+fragments   | both roles with messages cut in pieces by both (RFC 7383): ours for a hundred networks, those of strongSwan at 200 bytes
 wrong_psk   | two keys: nothing comes up, and our side says why
 no_proposal | nothing in common: nothing comes up, and our side says what each offered
 '
@@ -115,7 +116,7 @@ secrets {
 CONF
 }
 
-start_charon() { charon_start "$CHARON" "$THEM"; }
+start_charon() { charon_start "$CHARON" "$THEM" "$@"; }
 swan() { charon_ask "$CHARON" "$@"; }
 
 start_site() {
@@ -179,6 +180,28 @@ case_children() {
   wait_for 5 "both child SAs again" has_children 2
 }
 has_children() { [ "$(tunnel '[.[0].ipsec.children[] | select(.sends)] | length')" = "$1" ]; }
+
+# Their requests and answers come in pieces of 200 bytes, and the networks that we ask for do not fit one datagram of ours.
+case_fragments() {
+  local initiates child
+  child=$(printf '[[ipsec.child]]\nlocal = ["%s/32"]\nremote = ["%s/32"' "$OUR_HOST" "$THEIR_HOST")
+  child+="$(printf ', "10.4.%d.0/24"' {1..100})]"
+  for initiates in true false; do
+    write_site "$initiates" "a key of both" aes128-gcm16 "$child"
+    write_charon aes128gcm16
+    start_charon 'fragment_size = 200'
+    start_site
+    [ "$initiates" = true ] ||
+      swan --initiate --child net >>"$LOGS/ipsec-swanctl.log" 2>&1 || note "strongSwan: $(tail -n 1 "$LOGS/ipsec-swanctl.log")"
+    wait_for 10 "the tunnel" is_up || return 1
+    in_ns "$US" ping -q -i 0.02 -c 250 -W 2 -I "$OUR_HOST" "$THEIR_HOST" | grep -q ' 250 received' || { note "echoes are missing" && return 1; }
+    say "strongSwan sent $(grep -c 'splitting IKE message' "$LOGS/$CHARON.log") messages in pieces, and put $(grep -c 'reassembled fragmented' "$LOGS/$CHARON.log") of ours together"
+    grep -q 'splitting IKE message' "$LOGS/$CHARON.log" || { note "strongSwan cut nothing" && return 1; }
+    stop ipsec-site
+    stop "$CHARON"
+  done
+  grep -q 'reassembled fragmented IKE message' "$LOGS/$CHARON.log" || { note "we cut nothing" && return 1; }
+}
 
 case_wrong_psk() {
   write_site true "another key" aes128-gcm16
