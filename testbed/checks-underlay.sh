@@ -46,7 +46,7 @@ both_have_bbr() {
 
 # A peer of each kind vanishes for a second in the middle of a download and returns with another address:
 # site 1 behind a translator that has got another one, site 2 with another one of its own. (Debian's wireguard-go
-# goes on sending from an address that its machine no longer has.)
+# goes on sending from an address that its machine no longer has.) No other world has the new addresses: the edge would remember whose they were.
 check_roaming() {
   trap end_roaming EXIT
   local bytes=$((24 << 20)) left wanted one two
@@ -62,16 +62,16 @@ check_roaming() {
   ip -n pc-site2 addr flush dev underlay0
   left=$(now_ms)
   wait_for 5 "a second" past $((left + 1000))
-  translate 198.51.100.11 198.51.100.21
+  translate 198.51.100.11 198.51.100.41
   ip -n pc-site1 link set underlay0 up
-  ip -n pc-site2 addr add 198.51.100.22/24 dev underlay0
+  ip -n pc-site2 addr add 198.51.100.42/24 dev underlay0
   ip -n pc-site2 link set underlay0 up
   wait "$one" || return 1
   wait "$two" || return 1
   expect "$(cat "$RUN/moving1")" "$wanted" "what came from site 1"
   expect "$(cat "$RUN/moving2")" "$wanted" "what came from site 2"
-  expect "$(endpoint_of site1)" 198.51.100.21:51820 "where the edge sends to site 1"
-  expect "$(endpoint_of site2)" 198.51.100.22:51820 "where the edge sends to site 2"
+  expect "$(endpoint_of site1)" 198.51.100.41:51820 "where the edge sends to site 1"
+  expect "$(endpoint_of site2)" 198.51.100.42:51820 "where the edge sends to site 2"
 }
 
 # translate OWN SEEN: what site 1 sends from OWN is seen from SEEN.
