@@ -7,17 +7,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::source::is_source;
+use dataplane::source::{RANGE_V4, is_source};
+pub use dataplane::source::{SLICE_LEN, SLICES};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{Resource, Timestamp, address};
-
-/// Length of a slice: 256 of them are 100.64.0.0/12.
-pub const SLICE_LEN: u8 = 20;
-
-/// How many there are.
-pub const SLICES: u32 = 1 << (SLICE_LEN - 12);
 
 /// How long slices are promised, and when they are another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,14 +96,14 @@ pub fn check_relay(relay: SocketAddr) -> Result<(), String> {
 
 /// The slice of this number, below [`SLICES`].
 pub fn slice(number: u32) -> Ipv4Net {
-    let first = u32::from(Ipv4Addr::new(100, 64, 0, 0));
+    let first = RANGE_V4.network().to_bits();
     let address = first + ((number % SLICES) << (32 - SLICE_LEN));
     Ipv4Net::new_assert(Ipv4Addr::from(address), SLICE_LEN)
 }
 
 /// The number of the slice that an address of 100.64.0.0/12 lies in; 0 outside.
 pub fn number(slice: Ipv4Net) -> u8 {
-    let first = u32::from(Ipv4Addr::new(100, 64, 0, 0));
+    let first = RANGE_V4.network().to_bits();
     let offset = u32::from(slice.network()).wrapping_sub(first) >> (32 - SLICE_LEN);
     u8::try_from(offset).unwrap_or(0)
 }

@@ -7,11 +7,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
-use crate::source::{RANGE_V4, Slice};
-
-/// Length of the slices that nodes lease: the range has 256 of them.
-const SLICE_LEN: u8 = 20;
-const SLICES: usize = 1 << (SLICE_LEN - RANGE_V4.prefix_len());
+use crate::source::{RANGE_V4, SLICE_LEN, SLICES, Slice};
 
 /// Another node, and its slice of the source range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,7 +84,7 @@ pub struct Relays {
 impl Relays {
     /// A table of these, which can be.
     pub(super) fn new(relays: &[Relay]) -> Self {
-        let mut slices = vec![None; SLICES].into_boxed_slice();
+        let mut slices: Box<[_]> = (0..SLICES).map(|_| None).collect();
         for relay in relays {
             if let Some(slot) = place(relay.net.network()).and_then(|index| slices.get_mut(index)) {
                 *slot = Some(*relay);

@@ -9,5 +9,7 @@ mod slice;
 mod sources;
 
 pub use lease::{Leases, NoAddressLeft};
-pub use slice::{RANGE_V4, RANGE_V6, Slice, SliceError, is_source, to_v4, to_v6};
+pub use slice::{
+    RANGE_V4, RANGE_V6, SLICE_LEN, SLICES, Slice, SliceError, is_source, to_v4, to_v6,
+};
 pub use sources::Sources;

@@ -10,6 +10,12 @@ use crate::id::{WorkerId, Workers};
 /// All IPv4 source addresses of all nodes: 100.64.0.0/12.
 pub const RANGE_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 12);
 
+/// Length of the slices that nodes lease.
+pub const SLICE_LEN: u8 = 20;
+
+/// How many of them there are: a node's number has eight bits.
+pub const SLICES: u32 = 1 << (SLICE_LEN - RANGE_V4.prefix_len());
+
 /// All IPv6 source addresses of all nodes. The low 32 bits are the IPv4 source address, so that one
 /// lease and one return table serve both.
 pub const RANGE_V6: Ipv6Net = Ipv6Net::new_assert(
