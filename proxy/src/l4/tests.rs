@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use controlplane::origin::{App, NamedOrigin, PrivateName, Transport};
 use dataplane::id::{TunnelId, VnetId};
-use hickory_proto::op::{Message, MessageType, OpCode};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::handoff::fake::FakeVnets;
+use crate::resolve::fake::{Server, honest};
 use crate::route::fake::{FakeOriginApi, TOKEN};
 use crate::{Proxy, ProxyConfig, Upstreams};
 
@@ -231,27 +229,8 @@ async fn udp_answers_reach_only_the_client_that_asked() {
 
 /// A resolver at 127.0.0.21 that has 127.0.0.1 for every name; its port.
 async fn resolver() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.21:0").await.unwrap();
-    let port = socket.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let mut buffer = [0; 2_000];
-        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-            let query = Message::from_vec(&buffer[..length]).unwrap();
-            let asked = query.queries[0].clone();
-            let mut message = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
-            if asked.query_type() == RecordType::A {
-                let data = RData::A(A([127, 0, 0, 1].into()));
-                let record = Record::from_rdata(asked.name().clone(), 60, data);
-                message.answers.push(record);
-            }
-            message.add_query(asked);
-            socket
-                .send_to(&message.to_vec().unwrap(), client)
-                .await
-                .unwrap();
-        }
-    });
-    port
+    let server = Server::with("127.0.0.21", 0, honest(&["127.0.0.1"], 60)).await;
+    server.address.port()
 }
 
 fn named(app: App) -> App {

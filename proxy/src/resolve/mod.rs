@@ -286,4 +286,6 @@ fn random_id() -> u16 {
 }
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;

@@ -1,20 +1,19 @@
 //! The resolver against servers on loopback, honest ones and others.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use controlplane::origin::PrivateName;
 use dataplane::id::{TunnelId, VnetId};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_proto::rr::rdata::{A, CNAME};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use super::fake::{Manner, Server, both, coded, has, honest, reply, silent};
 use super::message::{Answer, Question, Read};
 use super::{Family, Resolver, Unresolved};
 use crate::config::ProxyConfig;
@@ -24,110 +23,6 @@ use crate::handoff::Handoff;
 use crate::handoff::fake::FakeVnets;
 
 const LONG: Duration = Duration::from_secs(20);
-
-/// What a server answers to a query: messages, in order.
-type Manner = Box<dyn Fn(&Message) -> Vec<Message> + Send + Sync>;
-
-/// A DNS server over UDP and TCP at one loopback address.
-struct Server {
-    address: SocketAddr,
-    asked: Arc<AtomicUsize>,
-    clients: Arc<Mutex<Vec<SocketAddr>>>,
-}
-
-impl Server {
-    async fn start(ip: &str, port: u16, udp: Manner, tcp: Manner) -> Self {
-        let (socket, listener) = both(ip, port).await;
-        let address = socket.local_addr().unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let clients = Arc::new(Mutex::new(Vec::new()));
-        let (count, seen) = (Arc::clone(&asked), Arc::clone(&clients));
-        tokio::spawn(async move {
-            let mut buffer = [0; 2_000];
-            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-                count.fetch_add(1, Ordering::SeqCst);
-                seen.lock().unwrap().push(client);
-                for answer in udp(&Message::from_vec(&buffer[..length]).unwrap()) {
-                    let bytes = answer.to_vec().unwrap();
-                    socket.send_to(&bytes, client).await.unwrap();
-                }
-            }
-        });
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let length = stream.read_u16().await.unwrap();
-                let mut bytes = vec![0; length.into()];
-                stream.read_exact(&mut bytes).await.unwrap();
-                for answer in tcp(&Message::from_vec(&bytes).unwrap()) {
-                    let bytes = answer.to_vec().unwrap();
-                    let length = u16::try_from(bytes.len()).unwrap();
-                    stream.write_u16(length).await.unwrap();
-                    stream.write_all(&bytes).await.unwrap();
-                }
-            }
-        });
-        Self {
-            address,
-            asked,
-            clients,
-        }
-    }
-
-    async fn with(ip: &str, port: u16, udp: Manner) -> Self {
-        Self::start(ip, port, udp, Box::new(|_| Vec::new())).await
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
-    }
-}
-
-/// A socket and a listener of one port; 0 is any that both can have.
-async fn both(ip: &str, port: u16) -> (UdpSocket, TcpListener) {
-    loop {
-        let socket = UdpSocket::bind((ip, port)).await.unwrap();
-        let address = socket.local_addr().unwrap();
-        match TcpListener::bind(address).await {
-            Ok(listener) => return (socket, listener),
-            Err(why) => assert_eq!(port, 0, "{why}"),
-        }
-    }
-}
-
-fn reply(query: &Message) -> Message {
-    let mut message = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
-    message.add_query(query.queries[0].clone());
-    message
-}
-
-/// These addresses to whoever asks for their kind.
-fn has(query: &Message, ips: &[&str], ttl: u32) -> Message {
-    let mut message = reply(query);
-    let name = query.queries[0].name().clone();
-    for ip in ips {
-        let data = match ip.parse().unwrap() {
-            IpAddr::V4(ip) => RData::A(A(ip)),
-            IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
-        };
-        if data.record_type() == query.queries[0].query_type() {
-            let record = Record::from_rdata(name.clone(), ttl, data);
-            message.answers.push(record);
-        }
-    }
-    message
-}
-
-fn honest(ips: &'static [&str], ttl: u32) -> Manner {
-    Box::new(move |query| vec![has(query, ips, ttl)])
-}
-
-fn coded(code: ResponseCode) -> Manner {
-    Box::new(move |query| {
-        let mut message = reply(query);
-        message.metadata.response_code = code;
-        vec![message]
-    })
-}
 
 struct World {
     vnets: Arc<FakeVnets>,
@@ -262,7 +157,7 @@ async fn every_failure_has_its_reason() {
         assert_eq!(found, Err(why));
         assert_eq!(world.counters.resolve_failed_total.value(), 1);
     }
-    let silent = Server::with("127.0.0.21", 0, Box::new(|_| Vec::new())).await;
+    let silent = Server::with("127.0.0.21", 0, silent()).await;
     let world = world(silent.address.port());
     let started = tokio::time::Instant::now();
     let found = world.resolver.addresses(&name(1, &["127.0.0.21"])).await;

@@ -2,39 +2,17 @@
 
 use controlplane::origin::PrivateName;
 use dataplane::id::{TunnelId, VnetId};
-use hickory_proto::op::{Message, MessageType, OpCode};
-use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{RData, Record, RecordType};
-use tokio::net::UdpSocket;
 
 use super::*;
+use crate::resolve::fake::{Server, honest, silent};
 
-/// A resolver that has one address for every name; `None` is silent. Its port.
-async fn resolver(at: &str, port: u16, answer: Option<&'static str>) -> u16 {
-    let socket = UdpSocket::bind((at, port)).await.unwrap();
-    let port = socket.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let mut buffer = [0; 2_000];
-        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-            let query = Message::from_vec(&buffer[..length]).unwrap();
-            let asked = query.queries[0].clone();
-            let mut message = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
-            if let (Some(ip), RecordType::A) = (answer, asked.query_type()) {
-                let data = RData::A(A(ip.parse().unwrap()));
-                message
-                    .answers
-                    .push(Record::from_rdata(asked.name().clone(), 60, data));
-            }
-            message.add_query(asked);
-            if answer.is_some() {
-                socket
-                    .send_to(&message.to_vec().unwrap(), client)
-                    .await
-                    .unwrap();
-            }
-        }
-    });
-    port
+/// A resolver that has these addresses for every name; without any it is silent. Its port.
+async fn resolver(at: &str, port: u16, ips: &'static [&str]) -> u16 {
+    let manner = match ips {
+        [] => silent(),
+        ips => honest(ips, 60),
+    };
+    Server::with(at, port, manner).await.address.port()
 }
 
 /// `host` is a name that the resolver in the vnet is asked for; tunnels are numbered as vnets.
@@ -60,8 +38,8 @@ async fn the_same_name_of_two_accounts_leads_each_into_its_own_network() {
     let one = Origin::at("127.0.0.31:0", Manner::Echo).await;
     let origins = one.address.port();
     let two = Origin::at(&format!("127.0.0.32:{origins}"), Manner::Echo).await;
-    let port = resolver("127.0.0.21", 0, Some("127.0.0.31")).await;
-    resolver("127.0.0.22", port, Some("127.0.0.32")).await;
+    let port = resolver("127.0.0.21", 0, &["127.0.0.31"]).await;
+    resolver("127.0.0.22", port, &["127.0.0.32"]).await;
     let world = World::new(origins, |config| config.resolver_port = port).await;
     named(&world, "one.example.com", 1, "127.0.0.21");
     named(&world, "two.example.com", 2, "127.0.0.22");
@@ -80,7 +58,7 @@ async fn the_same_name_of_two_accounts_leads_each_into_its_own_network() {
 #[tokio::test]
 async fn a_resolver_cannot_lead_requests_out_of_its_tunnel() {
     let origin = Origin::at("127.0.0.31:0", Manner::Echo).await;
-    let port = resolver("127.0.0.21", 0, Some("127.0.0.31")).await;
+    let port = resolver("127.0.0.21", 0, &["127.0.0.31"]).await;
     let world = World::new(origin.address.port(), |config| config.resolver_port = port).await;
     named(&world, "app.example.com", 1, "127.0.0.21");
     // The address is another vnet's, then that of another tunnel of the vnet.
@@ -100,7 +78,7 @@ async fn a_resolver_cannot_lead_requests_out_of_its_tunnel() {
 #[tokio::test]
 async fn a_name_that_is_not_resolved_has_its_page_and_goes_nowhere() {
     let origin = Origin::at("127.0.0.31:0", Manner::Echo).await;
-    let port = resolver("127.0.0.21", 0, None).await;
+    let port = resolver("127.0.0.21", 0, &[]).await;
     let world = World::new(origin.address.port(), |config| config.resolver_port = port).await;
     named(&world, "silent.example.com", 1, "127.0.0.21");
     named(&world, "down.example.com", 1, "127.0.0.29");
