@@ -9,6 +9,7 @@
 . "$TESTBED/checks-userspace.sh"
 . "$TESTBED/checks-names.sh"
 . "$TESTBED/checks-private.sh"
+. "$TESTBED/checks-range.sh"
 . "$TESTBED/checks-gre.sh"
 . "$TESTBED/checks-sites.sh"
 . "$TESTBED/checks-ecmp.sh"

@@ -32,6 +32,7 @@ dns_second        | UDP app udp/5353                   | dig          | origin2 
 names_proxied     | names and apps lead to the edge    | dig          | none: the edge
 names_types       | records of all 21 types            | dig          | none: the edge
 private_names     | names of the private networks      | curl, redis  | both, by their dnsmasq
+source_range      | another source range, at once      | curl, ping   | origin1, wireguard-go
 download_default  | 256 MiB with checksum, wireguard-go | curl        | origin1 nginx
 download_second   | 256 MiB with checksum, our site    | curl         | origin2 nginx
 both_directions   | up and down at once                | curl         | origin1 nginx

@@ -67,7 +67,7 @@ impl What {
                 "dropped_packets",
                 "health",
             ],
-            What::Sources => &["vnet", "vnet_name", "ipv4", "ipv6"],
+            What::Sources => &["vnet", "vnet_name", "ipv4", "seen_ipv4", "ipv6"],
             What::Counters => &["counter", "value"],
         }
     }

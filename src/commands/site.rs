@@ -173,12 +173,7 @@ fn spec(config: &config::Site, way: &Way<'_>) -> anyhow::Result<Spec> {
         revision: 1,
         ..Spec::default()
     };
-    spec.vnets.insert(
-        VNET,
-        Vnet {
-            name: "site".into(),
-        },
-    );
+    spec.vnets.insert(VNET, Vnet::named("site"));
     spec.tunnels.insert(TUNNEL, tunnel);
     for (id, direct) in (TUNNEL.0 + 1..).map(TunnelId).zip(&config.direct) {
         let device = direct.device.clone();

@@ -87,7 +87,12 @@ def check_subnets(client):
     assert (named.name, named.comment, named.id) == ("edge", "seen", sources[0].id)
     assert [one.id for one in calls.list(**at, name="edge")] == [named.id]
     update = calls.cloudflare_source.update
-    refused(400, 1002, update, "v4", **at, network="10.16.0.0/12", pointer="/network")
+    moved = update("v4", **at, network="172.16.0.0/12")
+    assert (moved.network, moved.name, moved.id) == ("172.16.0.0/12", "edge", named.id)
+    assert [one.network for one in calls.list(**at, address_family="v4")] == ["172.16.0.0/12"]
+    assert update("v4", **at, network="100.64.0.0/12").network == "100.64.0.0/12"
+    refused(400, 1002, update, "v4", **at, network="192.160.0.0/12", pointer="/network")
+    refused(400, 1002, update, "v4", **at, network="100.96.0.0/12", pointer="/network")
     refused(400, 1002, update, "v6", **at, network="100.64.0.0/12", pointer="/network")
     refused(400, 1002, update, "v4", **at, network="100.64.0.1/12", pointer="/network")
 

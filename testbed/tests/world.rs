@@ -126,6 +126,7 @@ checks! {
     a_changed_record_is_seen_by_the_next_question: "names_change";
     a_name_of_a_private_network_is_asked_for_inside_it: "private_names";
     an_answer_forged_in_another_network_is_not_believed: "private_names_forged";
+    a_private_network_sees_the_source_range_that_its_account_chose: "source_range";
     a_download_has_the_right_checksum: "download_default", "download_second";
     a_whole_gibibyte_has_the_right_checksum: "download_whole";
     up_and_download_at_once_are_whole: "both_directions";

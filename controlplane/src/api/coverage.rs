@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
-use crate::model::address;
+use crate::model::record::Record;
+use crate::model::spectrum::App;
 use crate::model::tunnel::Tunnel;
+use crate::model::{HexId, address};
 use crate::store::Snapshot;
 
 /// Whether a private origin in the vnet can be reached by some route.
@@ -25,6 +27,10 @@ pub(super) fn check(snapshot: &Snapshot, vnet: Uuid, ip: IpAddr) -> Result<(), S
             "{ip} lies in {range}, which is reserved for {purpose}: no origin can have it."
         ));
     }
+    let account = snapshot.vnets.get(&vnet).map(|vnet| vnet.account_id);
+    if let Some(account) = account {
+        check_outside(snapshot, account, &IpNet::from(ip))?;
+    }
     match snapshot.indexes.rib.covering(vnet, ip) {
         Some(_) => Ok(()),
         None => Err(format!(
@@ -32,6 +38,82 @@ pub(super) fn check(snapshot: &Snapshot, vnet: Uuid, ip: IpAddr) -> Result<(), S
              it (POST /accounts/ACCOUNT/teamnet/routes or magic/routes), or name another virtual_network_id."
         )),
     }
+}
+
+/// Whether a private network of the account may have this prefix: not inside the account's source range. Around
+/// it is fine, the source range is the longer prefix.
+///
+/// # Errors
+/// A sentence that names both.
+pub(super) fn check_outside(
+    snapshot: &Snapshot,
+    account: HexId,
+    prefix: &IpNet,
+) -> Result<(), String> {
+    let range = snapshot.source_range(account).net();
+    if !IpNet::V4(range).contains(prefix) {
+        return Ok(());
+    }
+    Err(format!(
+        "{prefix} lies inside {range}, the source addresses of the edge in this account: choose another, or \
+         another source range (PATCH /accounts/ACCOUNT/zerotrust/subnets/cloudflare_source/v4)."
+    ))
+}
+
+/// Who in the account has addresses of a source range that it might choose, in words; `None` when nobody has.
+pub(super) fn user_of_range(snapshot: &Snapshot, account: HexId, range: Ipv4Net) -> Option<String> {
+    let range = IpNet::V4(range);
+    let routes = snapshot.routes_of(account).map(|route| route.network);
+    let statics = snapshot.statics_of(account).map(|route| route.prefix);
+    if let Some(prefix) = routes.chain(statics).find(|prefix| range.contains(prefix)) {
+        return Some(format!("the route of {prefix} lies inside it"));
+    }
+    for tunnel in snapshot.tunnels_in(account) {
+        let links = tunnel.interface.links().map(|link| link.trunc());
+        let mut prefixes = links.chain(tunnel.allowed_prefixes.iter().copied());
+        if let Some(prefix) = prefixes.find(|prefix| range.contains(prefix)) {
+            return Some(format!(
+                "{prefix} of tunnel '{}' lies inside it",
+                tunnel.name
+            ));
+        }
+    }
+    let mut resolvers = snapshot
+        .hostname_routes_of(account)
+        .flat_map(|route| &route.resolver_ips);
+    if let Some(ip) = resolvers.find(|ip| range.contains(*ip)) {
+        return Some(format!("resolver {ip} of a hostname route lies inside it"));
+    }
+    // No index leads from an address to them, and no account changes its range often.
+    let of_account = |zone| {
+        snapshot
+            .zones
+            .get(&zone)
+            .is_some_and(|zone| zone.account_id == account)
+    };
+    let is_inside = |ip: IpAddr| range.contains(&ip);
+    let mut records = snapshot.records.iter();
+    let is_user = |record: &&Arc<Record>| {
+        record.is_private() && record.ip().is_some_and(is_inside) && of_account(record.zone_id)
+    };
+    if let Some(record) = records.find(is_user) {
+        return Some(format!(
+            "record {} has {}, inside it",
+            record.name, record.content
+        ));
+    }
+    let mut apps = snapshot.apps.iter();
+    let is_user = |app: &&Arc<App>| {
+        let is_private = app.virtual_network_id.is_some();
+        is_private
+            && app.origins.iter().any(|origin| is_inside(origin.ip))
+            && of_account(app.zone_id)
+    };
+    let app = apps.find(is_user)?;
+    Some(format!(
+        "Spectrum app {} of {} has an origin inside it",
+        app.id, app.hostname
+    ))
 }
 
 /// Whether what is sent to the address goes into this very tunnel, by the longest prefix that covers it.

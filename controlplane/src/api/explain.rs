@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
+use dataplane::source::RANGE_V6;
 use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -311,6 +312,13 @@ fn private(
     way.say(format!(
         "{ip} is private: {prefix} covers it in virtual network '{}'.",
         vnet.name
+    ));
+    let range: IpNet = match ip {
+        IpAddr::V4(_) => snapshot.source_range(vnet.account_id).net().into(),
+        IpAddr::V6(_) => RANGE_V6.into(),
+    };
+    way.say(format!(
+        "It sees the edge by an address of {range}, and must route that back."
     ));
     let candidates = candidates(snapshot, seen, vnet.id, prefix);
     let best = candidates.iter().map(Candidate::rank).min();

@@ -377,6 +377,8 @@ fn put(transaction: &mut Transaction, route: Route) -> Result<Value, Refusal> {
         let why = "You already have a route defined for this exact IP subnet.";
         return Err(Refusal::conflict(TAKEN, why).at("network"));
     }
+    coverage::check_outside(snapshot, route.account_id, &route.network)
+        .map_err(|why| Refusal::invalid(INVALID, why).at("network"))?;
     let statics = snapshot
         .statics_at(route.virtual_network_id, &route.network)
         .count();

@@ -5,6 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::context::{self, Shared};
+use super::coverage;
 use super::envelope::{Answer, one, page};
 use super::input::{At, Body, Params};
 use super::operation::{BOOLEAN, PREFIX, Routes, Shape, TEXT, TIME, TIME_OR_NULL, UUID, does};
@@ -15,6 +16,8 @@ use crate::store::Snapshot;
 
 /// Code of a subnet that does not exist.
 const UNKNOWN: u32 = 1017;
+/// Code of a range in which something else lies.
+const TAKEN: u32 = 1018;
 
 const SUBNET: Shape = Shape::Named(
     "Subnet",
@@ -45,18 +48,19 @@ pub(super) fn routes() -> Routes {
     let all = "/accounts/{account}/zerotrust/subnets";
     let each = "/accounts/{account}/zerotrust/subnets/cloudflare_source/{family}";
     let example = || {
-        vec![json!({"name": "edge", "comment": "Where it comes from", "network": "100.64.0.0/12"})]
+        vec![json!({"name": "edge", "comment": "Where it comes from", "network": "10.160.0.0/12"})]
     };
     let list_of = does("List subnets").asks(FILTERS);
-    let changed = does("Name the range that the edge's connections come from").takes_part(
-        |fields| {
-            let now = Timestamp::new(time::OffsetDateTime::UNIX_EPOCH);
-            Subnet::of(HexId::MIN, Family::V4, now)
-                .changed(fields)
-                .map(drop)
-        },
-        example,
-    );
+    let changed = does("Name and place the range that the edge's connections come from")
+        .takes_part(
+            |fields| {
+                let now = Timestamp::new(time::OffsetDateTime::UNIX_EPOCH);
+                Subnet::of(HexId::MIN, Family::V4, now)
+                    .changed(fields)
+                    .map(drop)
+            },
+            example,
+        );
     Routes::new()
         .on((Method::GET, all), list, list_of.lists(SUBNET, 1_000))
         .on((Method::PATCH, each), patch, changed.gives(SUBNET))
@@ -80,7 +84,7 @@ async fn list(State(shared): State<Shared>, At(account): At<String>, params: Par
             && family.is_none_or(|family| subnet.family.name() == family)
             && is("name", &subnet.name)
             && is("comment", &subnet.comment)
-            && is("network", &subnet.family.range().to_string())
+            && is("network", &subnet.network().to_string())
     });
     if params.word("sort_order", &["asc", "desc"])? == Some("desc") {
         found.reverse();
@@ -98,8 +102,17 @@ async fn patch(
         let unknown =
             || Refusal::not_found(UNKNOWN, "There is a source range of v4 and one of v6.");
         let family = Family::named(&family).ok_or_else(unknown)?;
-        let subnet = current(transaction.snapshot(), &account, family);
-        let subnet = subnet.changed(Fields::new(body, INVALID)?)?;
+        let before = current(transaction.snapshot(), &account, family);
+        let subnet = before.clone().changed(Fields::new(body, INVALID)?)?;
+        if subnet.range != before.range {
+            let range = subnet.range.net();
+            if let Some(user) = coverage::user_of_range(transaction.snapshot(), account.id, range) {
+                let why = format!(
+                    "{range} cannot be the source range: {user}. Choose another /12, or move that."
+                );
+                return Err(Refusal::conflict(TAKEN, why).at("network"));
+            }
+        }
         transaction.put(subnet.clone());
         Ok(show(&subnet))
     });
@@ -118,7 +131,7 @@ fn show(subnet: &Subnet) -> Value {
         "id": subnet.id(),
         "name": subnet.name,
         "comment": subnet.comment,
-        "network": subnet.family.range(),
+        "network": subnet.network(),
         "subnet_type": "cloudflare_source",
         "is_default_network": true,
         "created_at": subnet.created_at,

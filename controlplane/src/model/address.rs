@@ -57,6 +57,13 @@ pub fn reserved(prefix: &IpNet) -> Option<(&'static str, &'static str)> {
         .find(|(range, _)| net(range).contains(prefix))
 }
 
+/// A reserved range that has some address of `prefix`, and what it is for.
+pub fn shared(prefix: &IpNet) -> Option<(&'static str, &'static str)> {
+    RESERVED
+        .into_iter()
+        .find(|(range, _)| net(range).contains(prefix) || prefix.contains(&net(range)))
+}
+
 /// The reserved range that contains the address, and what it is for.
 pub fn reserved_ip(ip: IpAddr) -> Option<(&'static str, &'static str)> {
     reserved(&IpNet::from(ip))

@@ -1,7 +1,7 @@
 //! A subnet of an account that is not routed: the range that the edge's connections come from (api.md 3.2).
 
-use dataplane::source::{RANGE_V4, RANGE_V6};
-use ipnet::IpNet;
+use dataplane::source::{RANGE_V6, Range};
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,7 +23,8 @@ pub enum Family {
     V6,
 }
 
-/// How an account calls the source range of one family. The range itself is the edge's, one for all accounts.
+/// The source range of one family, as an account has it: how it is called, and in IPv4 where its private networks
+/// see it. The IPv6 one is the same for all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     /// Whose it is.
@@ -34,6 +35,9 @@ pub struct Subnet {
     pub name: String,
     /// For people only.
     pub comment: String,
+    /// Where private networks see the IPv4 source addresses; of no meaning in IPv6.
+    #[serde(default)]
+    pub range: Range,
     /// Since when there is one: as long as the account.
     pub created_at: Timestamp,
 }
@@ -54,14 +58,6 @@ impl Family {
             Family::V6 => "v6",
         }
     }
-
-    /// The edge's source range.
-    pub fn range(self) -> IpNet {
-        match self {
-            Family::V4 => IpNet::V4(RANGE_V4),
-            Family::V6 => IpNet::V6(RANGE_V6),
-        }
-    }
 }
 
 impl Subnet {
@@ -72,7 +68,26 @@ impl Subnet {
             family,
             name: format!("cloudflare_source_{}", family.name()),
             comment: String::new(),
+            range: Range::default(),
             created_at,
+        }
+    }
+
+    /// The id, which follows from account and family, so that there is one of each.
+    pub fn key(account_id: HexId, family: Family) -> Uuid {
+        let mut bytes = account_id.uuid().into_bytes();
+        bytes[15] ^= match family {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        };
+        Uuid::from_bytes(bytes)
+    }
+
+    /// What private networks see.
+    pub fn network(&self) -> IpNet {
+        match self.family {
+            Family::V4 => IpNet::V4(self.range.net()),
+            Family::V6 => IpNet::V6(RANGE_V6),
         }
     }
 
@@ -92,13 +107,17 @@ impl Subnet {
         if let Some(text) = fields.string("network", 64)? {
             let network =
                 address::parse_prefix(&text).map_err(|why| fields.refuse("network", why))?;
-            let range = self.family.range();
-            if network != range {
-                let why = format!(
-                    "The edge's connections come from {range} in every account: {network} is not carried here."
-                );
-                return Err(fields.refuse("network", why));
-            }
+            let range = match (self.family, network) {
+                (Family::V4, IpNet::V4(network)) => read_range(network),
+                (Family::V6, network) if network == self.network() => Ok(self.range),
+                (Family::V6, network) => Err(format!(
+                    "The IPv6 source range is {RANGE_V6} in every account: {network} is not carried here."
+                )),
+                (Family::V4, IpNet::V6(network)) => Err(format!(
+                    "{network} is IPv6: give an IPv4 /12, such as 10.240.0.0/12."
+                )),
+            };
+            self.range = range.map_err(|why| fields.refuse("network", why))?;
         }
         fields.ignore(&[
             "id",
@@ -113,18 +132,23 @@ impl Subnet {
     }
 }
 
+/// A source range must not share addresses with what else has a use of its own in every vnet.
+fn read_range(network: Ipv4Net) -> Result<Range, String> {
+    let range = Range::new(network).map_err(|error| format!("{error}."))?;
+    match address::shared(&IpNet::V4(network)).filter(|_| !range.is_plain()) {
+        None => Ok(range),
+        Some((other, purpose)) => Err(format!(
+            "{network} shares addresses with {other}, which is reserved for {purpose}: choose another /12."
+        )),
+    }
+}
+
 impl Resource for Subnet {
     const KIND: &'static str = "subnet";
     const ON_NODES: bool = true;
     type Id = Uuid;
 
-    /// Follows from account and family, so that there is one of each.
     fn id(&self) -> Uuid {
-        let mut bytes = self.account_id.uuid().into_bytes();
-        bytes[15] ^= match self.family {
-            Family::V4 => 4,
-            Family::V6 => 6,
-        };
-        Uuid::from_bytes(bytes)
+        Subnet::key(self.account_id, self.family)
     }
 }

@@ -75,6 +75,7 @@ pub(super) fn vnet(snapshot: &Snapshot, id: VnetId) -> Option<Vnet> {
     snapshot.tunnels_of(vnet.id).next()?;
     Some(Vnet {
         name: vnet.name.clone(),
+        range: snapshot.source_range(vnet.account_id),
     })
 }
 

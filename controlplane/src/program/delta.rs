@@ -89,6 +89,17 @@ fn touched(old: &Snapshot, new: &Snapshot, here: Here) -> Touched {
     for vnet in old.vnets.changes(&new.vnets).flat_map(|c| c.both()) {
         touched.vnets.insert(vnet.number);
     }
+    let placed: BTreeSet<_> = old
+        .subnets
+        .changes(&new.subnets)
+        .flat_map(|change| change.both())
+        .map(|subnet| subnet.account_id)
+        .collect();
+    if !placed.is_empty() {
+        let vnets = new.vnets.iter();
+        let theirs = vnets.filter(|vnet| placed.contains(&vnet.account_id));
+        touched.vnets.extend(theirs.map(|vnet| vnet.number));
+    }
     for change in old.routes.changes(&new.routes) {
         for (snapshot, route) in [(old, change.old), (new, change.new)] {
             let Some(route) = route else {
@@ -150,6 +161,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use dataplane::program::Spec;
+    use dataplane::source::Range;
     use dataplane::tunnel::wireguard::{PrivateKey, PublicKey};
     use ipnet::Ipv4Net;
     use proptest::prelude::*;
@@ -159,6 +171,7 @@ mod tests {
     use crate::model::lease::{self, Lease};
     use crate::model::route::Route;
     use crate::model::static_route::StaticRoute;
+    use crate::model::subnet::{Family, Subnet};
     use crate::model::tunnel::{
         Encapsulation, EspOffer, Identity, IkeOffer, Interface, Ipsec, Kind, Psk, Role, WireGuard,
     };
@@ -177,6 +190,7 @@ mod tests {
         DeleteStatic(u8),
         Identity(u8),
         Lease(u8, u8),
+        Range(u8),
     }
 
     fn act() -> impl Strategy<Value = Act> {
@@ -190,6 +204,7 @@ mod tests {
             (0..20_u8).prop_map(Act::DeleteStatic),
             (0..3_u8).prop_map(Act::Identity),
             (0..4_u8, any::<u8>()).prop_map(|(n, v)| Act::Lease(n, v % 4)),
+            (0..3_u8).prop_map(Act::Range),
         ]
     }
 
@@ -302,6 +317,14 @@ mod tests {
                 private_key: PrivateKey([value; 32]),
             }),
             Act::Lease(n, value) => snapshot.put(lease(n, value)),
+            Act::Range(n) => {
+                let net = ["100.64.0.0/12", "10.240.0.0/12", "172.16.0.0/12"][usize::from(n)];
+                let range = Range::new(net.parse().unwrap()).unwrap();
+                snapshot.put(Subnet {
+                    range,
+                    ..Subnet::of(HexId::MIN, Family::V4, now())
+                });
+            }
         }
     }
 

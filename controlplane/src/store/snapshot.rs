@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dataplane::source::Range;
+
 use super::indexes::{self, Indexes, Step};
 use super::table::{Change, Table};
 use super::{StoreError, Write};
@@ -17,7 +19,7 @@ use crate::model::record::Record;
 use crate::model::route::Route;
 use crate::model::spectrum::App;
 use crate::model::static_route::StaticRoute;
-use crate::model::subnet::Subnet;
+use crate::model::subnet::{Family, Subnet};
 use crate::model::token::Token;
 use crate::model::token_use::TokenUse;
 use crate::model::tunnel::{Identity, Tunnel};
@@ -213,7 +215,7 @@ tables! {
     routes: Route => indexes::route,
     /// Static routes.
     static_routes: StaticRoute => indexes::static_route,
-    /// What accounts call the edge's source range.
+    /// The edge's source range, as accounts name and place it.
     subnets: Subnet => indexes::unindexed,
     /// API tokens.
     tokens: Token => indexes::token,
@@ -338,6 +340,12 @@ impl Snapshot {
     pub fn tunnels_in(&self, account: HexId) -> impl Iterator<Item = &Arc<Tunnel>> {
         let ids = self.indexes.account_tunnels.get(&account).into_iter();
         ids.flatten().filter_map(|(_, id)| self.tunnels.get(id))
+    }
+
+    /// Where the private networks of an account see the edge's IPv4 source addresses.
+    pub fn source_range(&self, account: HexId) -> Range {
+        let subnet = self.subnets.get(&Subnet::key(account, Family::V4));
+        subnet.map_or_else(Range::default, |subnet| subnet.range)
     }
 
     /// The tunnels between two outer addresses, the edge's first, over all accounts.

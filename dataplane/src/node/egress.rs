@@ -1,15 +1,16 @@
 //! Overlay to underlay: source address to vnet, route, TTL, MTU, split, encap.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use crate::fib::Nexthop;
 use crate::id::{TunnelId, VnetId};
 use crate::packet::{Exit, Fragments, Offload, Parcel, Segments, may_cut};
-use crate::source;
+use crate::source::{self, RANGE_V4};
 use crate::tunnel::Handle;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
+use crate::wire::translate::{Side, translate};
 use crate::wire::{flow, mss};
 
 use super::router::{Arrival, Place, Sender};
@@ -23,22 +24,29 @@ impl Node {
         scratch: &mut [u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let inner = Inner::parse(packet)?;
+        let mut inner = Inner::parse(packet)?;
         if is_noise(&inner) {
             return Err(DropReason::LinkLocalNoise);
         }
         let vnet = self.vnet_of_overlay(inner.src)?;
         let guard = crate::fib::pin();
         let tables = self.tables.vnet(vnet, &guard).ok_or(DropReason::Gone)?;
+        let range = tables.range();
+        if !range.is_plain() {
+            // From here on the packet is as the private network sees it.
+            let how = (Side::Source, offload.checksum.is_some());
+            let seen = |lent: Ipv4Addr| RANGE_V4.contains(&lent).then(|| range.seen(lent));
+            translate(packet, &mut inner, how, seen);
+        }
         let tunnel = match tables.route(inner.dst, || flow::hash(&inner), &guard) {
             Some(Nexthop::Tunnel(tunnel)) => tunnel,
             Some(Nexthop::Local) => return Err(DropReason::RouteLoops),
             None => {
-                self.report_to_overlay(ErrorKind::NetUnreachable, packet, now);
+                self.report_to_overlay(ErrorKind::NetUnreachable, range, packet, now);
                 return Err(DropReason::NoRoute);
             }
         };
-        let way = (Sender::Overlay, (tunnel, vnet));
+        let way = (Sender::Overlay(range), (tunnel, vnet));
         self.route_on(way, (packet, offload), scratch, now)
     }
 

@@ -130,7 +130,7 @@ impl Node {
         let far = config.target?;
         let near = self.tables.sources.at(tunnel.vnet, self.config.worker)?;
         let near = match far {
-            IpAddr::V4(_) => near.into(),
+            IpAddr::V4(_) => self.range_of(tunnel.vnet)?.seen(near).into(),
             IpAddr::V6(_) => source::to_v6(near).into(),
         };
         Some(Path {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use crate::fib::Nexthop;
 use crate::id::{TunnelId, VnetId};
 use crate::packet::{Exit, Parcel};
-use crate::source;
+use crate::source::Range;
 use crate::tunnel::bucket::Rate;
 use crate::wire::icmp::{ERROR_V6_LEN_MAX, ErrorKind, error};
 use crate::wire::ip::Inner;
+use crate::wire::translate::{Side, translate};
 
 use super::router::{Arrival, Sender};
 use super::{DropReason, Node, Role};
@@ -28,7 +29,7 @@ impl Node {
     /// Tells whoever sent a packet.
     pub(super) fn report(&mut self, kind: ErrorKind, to: Sender, offending: &[u8], now: Instant) {
         match to {
-            Sender::Overlay => self.report_to_overlay(kind, offending, now),
+            Sender::Overlay(range) => self.report_to_overlay(kind, range, offending, now),
             Sender::Tunnel(tunnel) => self.report_to_tunnel(kind, tunnel, offending, now),
         }
     }
@@ -46,21 +47,32 @@ impl Node {
             return;
         };
         let is_edge = self.config.role == Role::Edge;
-        if is_edge && source::is_source(inner.src) {
-            self.report_to_overlay(kind, offending, now);
+        let guard = crate::fib::pin();
+        let Some(tables) = self.tables.vnet(vnet, &guard) else {
+            return;
+        };
+        let range = tables.range();
+        if tables.lent(inner.src).is_some() {
+            self.report_to_overlay(kind, range, offending, now);
             return;
         }
-        let guard = crate::fib::pin();
-        let way = self.tables.vnet(vnet, &guard);
-        match way.and_then(|tables| tables.route(inner.src, || 0, &guard)) {
+        match tables.route(inner.src, || 0, &guard) {
             Some(Nexthop::Tunnel(tunnel)) => self.report_to_tunnel(kind, tunnel, offending, now),
-            Some(Nexthop::Local) if !is_edge => self.report_to_overlay(kind, offending, now),
+            Some(Nexthop::Local) if !is_edge => {
+                self.report_to_overlay(kind, range, offending, now);
+            }
             Some(Nexthop::Local) | None => {}
         }
     }
 
-    /// Tells the local sender of `offending`.
-    pub(super) fn report_to_overlay(&mut self, kind: ErrorKind, offending: &[u8], now: Instant) {
+    /// Tells the local sender of `offending`, whom the private network sees by an address of `range`.
+    pub(super) fn report_to_overlay(
+        &mut self,
+        kind: ErrorKind,
+        range: Range,
+        offending: &[u8],
+        now: Instant,
+    ) {
         let mut buffer = [0; BUFFER_LEN];
         let Some(from) = self.error_source(offending, None) else {
             return;
@@ -72,9 +84,15 @@ impl Node {
             self.counters.icmp_errors_limited += 1;
             return;
         }
+        let Ok(mut report) = Inner::parse(&buffer[..len]) else {
+            return;
+        };
+        if !range.is_plain() {
+            let how = (Side::Destination, false);
+            translate(&mut buffer, &mut report, how, |seen| range.lent(seen));
+        }
         // The offending packet may have come from another worker's flow.
-        let to = Inner::parse(offending).ok().map(|inner| inner.src);
-        let delivered = match to.and_then(|to| self.other_owner(to)) {
+        let delivered = match self.other_owner(report.dst) {
             Some(owner) => self.hand_over(owner, Arrival::Direct, Parcel::Deliver, &buffer[..len]),
             None if self.outbox.deliver(Exit::Overlay, &buffer[..len]) => Ok(()),
             None => Err(DropReason::OutboxFull),
@@ -119,15 +137,25 @@ impl Node {
     /// lets in (`Link::is_error_of_far_side`), or else its own.
     fn error_source(&self, offending: &[u8], into: Option<TunnelId>) -> Option<IpAddr> {
         let is_v6 = offending.first().is_some_and(|byte| byte >> 4 == 6);
+        let range = |tunnel| self.range_of(self.links.get(&tunnel)?.vnet);
         match (self.config.role, self.config.slice) {
             (Role::Site { address, .. }, _) => {
                 let near = into.and_then(|tunnel| self.near_side(tunnel, !is_v6));
                 Some(near.unwrap_or(address))
             }
             (Role::Edge, Some(slice)) if is_v6 => Some(slice.router_v6().into()),
-            (Role::Edge, Some(slice)) => Some(slice.router().into()),
+            (Role::Edge, Some(slice)) => {
+                let range = into.and_then(range).unwrap_or_default();
+                Some(range.seen(slice.router()).into())
+            }
             (Role::Edge, None) => None,
         }
+    }
+
+    /// Where the private network of a vnet sees the source addresses.
+    pub(super) fn range_of(&self, vnet: VnetId) -> Option<Range> {
+        let guard = crate::fib::pin();
+        Some(self.tables.vnet(vnet, &guard)?.range())
     }
 }
 

@@ -7,13 +7,13 @@ use crate::fib::{Guard, Nexthop};
 use crate::id::{TunnelId, VnetId, WorkerId};
 use crate::packet::{Carrier, Exit, Offload, Parcel, Segments, Way, may_cut};
 use crate::program::VnetTables;
-use crate::source;
+use crate::source::Range;
 use crate::tunnel::Decap;
 use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
+use crate::wire::translate::{Side, translate};
 use crate::wire::{ecn, flow, mss};
 
-use super::relay::lent;
 use super::router::{Arrival, Place, Sender};
 use super::{DropReason, Node, NodeConfig, Role, icmp};
 
@@ -24,6 +24,18 @@ enum Verdict {
     /// To another node.
     Relay(SocketAddr),
     NoRoute,
+}
+
+impl Verdict {
+    /// What is for a source address is from here on for the lent one; whatever goes on inside the vnet stays
+    /// as it is.
+    fn take_in(&self, range: Range, (packet, inner): (&mut [u8], &mut Inner), is_open: bool) {
+        let is_lent = matches!(self, Self::Deliver | Self::Relay(_));
+        if is_lent && !range.is_plain() {
+            let how = (Side::Destination, is_open);
+            translate(packet, inner, how, |seen| range.lent(seen));
+        }
+    }
 }
 
 impl Node {
@@ -123,7 +135,7 @@ impl Node {
     ) -> Result<(), DropReason> {
         let mut link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         let (vnet, mtu) = (link.vnet, link.mtu);
-        let inner = Inner::parse(&scratch[..len])?;
+        let mut inner = Inner::parse(&scratch[..len])?;
         if link.may_end(&inner) {
             let whole = (&mut *scratch, inner.total_len);
             if let Some(done) = self.at_end(tunnel, whole, &inner, now, guard) {
@@ -143,7 +155,9 @@ impl Node {
         }
         link.rx.add(len);
         mss::clamp(&mut scratch[..len], mtu, false);
-        match self.verdict(tables, vnet, &inner, guard)? {
+        let verdict = self.verdict(tables, vnet, &inner, guard)?;
+        verdict.take_in(tables.range(), (scratch, &mut inner), false);
+        match verdict {
             Verdict::Deliver => self.deliver(&scratch[..len], &inner),
             Verdict::Forward(to) if to == tunnel => Err(DropReason::RouteLoops),
             Verdict::Forward(to) => self.forward((tunnel, to), vnet, (scratch, len), now),
@@ -166,7 +180,7 @@ impl Node {
     ) -> Result<(), DropReason> {
         let mut link = self.links.get_mut(&tunnel).ok_or(DropReason::Gone)?;
         let (vnet, mtu) = (link.vnet, link.mtu);
-        let inner = Inner::parse(packet)?;
+        let mut inner = Inner::parse(packet)?;
         let guard = crate::fib::pin();
         if link.may_end(&inner) {
             let whole = (&mut *packet, inner.total_len);
@@ -188,7 +202,10 @@ impl Node {
         }
         link.rx.add_all(packets, packet.len());
         mss::clamp(packet, mtu, offload.checksum.is_some());
-        match self.verdict(tables, vnet, &inner, &guard)? {
+        let verdict = self.verdict(tables, vnet, &inner, &guard)?;
+        let is_open = offload.checksum.is_some();
+        verdict.take_in(tables.range(), (packet, &mut inner), is_open);
+        match verdict {
             Verdict::Deliver => {
                 if !self.deliver_whole(Exit::Overlay, packet, offload) {
                     return Err(DropReason::OutboxFull);
@@ -220,8 +237,9 @@ impl Node {
         guard: &Guard,
     ) -> Result<Verdict, DropReason> {
         let is_edge = self.config.role == Role::Edge;
-        if is_edge && source::is_source(inner.dst) {
-            let address = lent(inner.dst).ok_or(DropReason::ReturnUnknown)?;
+        if tables.is_source(inner.dst) {
+            let address = tables.lent(inner.dst);
+            let address = address.ok_or(DropReason::ReturnUnknown)?;
             return if self.is_lent_to(vnet, address)? {
                 Ok(Verdict::Deliver)
             } else {

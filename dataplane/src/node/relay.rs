@@ -157,14 +157,14 @@ impl Node {
         // The far side of a tunnel sends errors from an address that nobody routes: the other node knows
         // the tunnel, here it must be about a packet of the destination's.
         let is_error = quoted_source(packet, inner) == Some(inner.dst);
-        let is_possible = tables.is_behind_tunnel(inner.src, guard)
-            || (is_error && !source::is_source(inner.src));
+        let is_possible =
+            tables.is_behind_tunnel(inner.src, guard) || (is_error && !tables.is_source(inner.src));
         is_possible.then_some(()).ok_or(DropReason::SourceNotRouted)
     }
 }
 
-/// The IPv4 source address that a destination is, or stands for.
-pub(super) fn lent(destination: IpAddr) -> Option<Ipv4Addr> {
+/// The lent address that a destination is, or stands for: between nodes it is as it was lent.
+fn lent(destination: IpAddr) -> Option<Ipv4Addr> {
     match destination {
         IpAddr::V4(destination) => Some(destination),
         IpAddr::V6(destination) => source::to_v4(destination),

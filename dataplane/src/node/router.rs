@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::id::{NodeId, TunnelId, TunnelMap, VnetId, WorkerId, Workers};
 use crate::packet::{Batch, Exit, Offload, Outbox, Parcel, Transmit, Way};
 use crate::program::{self, Tables, TunnelChange};
-use crate::source::Slice;
+use crate::source::{Range, Slice};
 use crate::tunnel::bucket::Bucket;
 use crate::tunnel::{DATAGRAM_LEN_MAX, Event, Handle, Tunnels, ipsec};
 use crate::wire::icmp::ErrorKind;
@@ -133,8 +133,8 @@ enum Passage {
 /// Who sent a packet, and hears of it when it cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// A socket of this machine.
-    Overlay,
+    /// A socket of this machine, seen in the private network by an address of this range.
+    Overlay(Range),
     /// A private network.
     Tunnel(TunnelId),
 }

@@ -253,7 +253,7 @@ impl Programmer {
 
     fn change(&mut self, change: &Change, run: &mut Run<'_>) -> Result<(), Refusal> {
         match change {
-            Change::PutVnet(id, vnet) => self.put_vnet(*id, vnet),
+            Change::PutVnet(id, vnet) => self.put_vnet(*id, vnet, run),
             Change::DeleteVnet(id) => {
                 self.delete_vnet(*id, run);
                 Ok(())
@@ -268,20 +268,23 @@ impl Programmer {
         }
     }
 
-    fn put_vnet(&mut self, id: VnetId, vnet: &Vnet) -> Result<(), Refusal> {
+    fn put_vnet(&mut self, id: VnetId, vnet: &Vnet, run: &mut Run<'_>) -> Result<(), Refusal> {
         if id.0 == 0 {
             return Err(Refusal::VnetZero);
         }
-        let is_edge = self.leases.is_some();
+        let range = self.leases.as_ref().map(|_edge| vnet.range);
         let addresses = match &mut self.leases {
             Some(leases) => leases.lease(id)?,
             None => Vec::new(),
         };
         let writer = self.vnets.entry(id).or_default();
         self.tables
-            .publish(id, Some(writer.tables(&vnet.name, is_edge)));
-        if self.spec.vnets.insert(id, vnet.clone()).is_some() {
-            return Ok(());
+            .publish(id, Some(writer.tables(&vnet.name, range)));
+        if let Some(before) = self.spec.vnets.insert(id, vnet.clone()) {
+            return match before.range == vnet.range {
+                true => Ok(()),
+                false => self.tell_again(id, run),
+            };
         }
         for (worker, address) in self.tables.workers.iter().zip(addresses) {
             let owner = Owner {
@@ -295,6 +298,18 @@ impl Programmer {
         }
         self.publish_sources();
         Ok(())
+    }
+
+    /// Tells the workers of a vnet's tunnels once more: probes come from another address now.
+    fn tell_again(&self, vnet: VnetId, run: &mut Run<'_>) -> Result<(), Refusal> {
+        let mut tunnels = self.spec.tunnels.iter();
+        tunnels.try_for_each(|(id, tunnel)| {
+            if tunnel.vnet != vnet {
+                return Ok(());
+            }
+            let change = TunnelChange::Put(*id, Box::new(tunnel.clone()));
+            (run.tell)(change).map_err(Refusal::Worker)
+        })
     }
 
     /// Takes a vnet away, and whatever is still in it.
@@ -345,7 +360,7 @@ impl Programmer {
         if let Some(prefix) = tunnel
             .allowed
             .iter()
-            .find(|prefix| self.is_reserved(prefix))
+            .find(|prefix| self.is_reserved(tunnel.vnet, prefix))
         {
             return Err(Refusal::Reserved(*prefix));
         }
@@ -464,7 +479,7 @@ impl Programmer {
         if key.prefix != key.prefix.trunc() {
             return Err(Refusal::HostBits(key.prefix.trunc()));
         }
-        if self.is_reserved(&key.prefix) {
+        if self.is_reserved(key.vnet, &key.prefix) {
             return Err(Refusal::Reserved(key.prefix));
         }
         route
@@ -500,10 +515,13 @@ impl Programmer {
         }
     }
 
-    /// Whether a prefix belongs to the source range, which on an edge nobody else may have.
-    fn is_reserved(&self, prefix: &IpNet) -> bool {
-        self.leases.is_some()
-            && (IpNet::V4(RANGE_V4).contains(prefix) || IpNet::V6(RANGE_V6).contains(prefix))
+    /// Whether a prefix belongs to the source range, which on an edge nobody else may have: the vnet's own
+    /// one, or the one that the machine has.
+    fn is_reserved(&self, vnet: VnetId, prefix: &IpNet) -> bool {
+        let range = self.spec.vnets.get(&vnet).map(|vnet| vnet.range.net());
+        let ranges = [Some(RANGE_V4), range].into_iter().flatten();
+        let mut all = ranges.map(IpNet::V4).chain([IpNet::V6(RANGE_V6)]);
+        self.leases.is_some() && all.any(|range| range.contains(prefix))
     }
 
     fn publish_sources(&self) {

@@ -88,14 +88,7 @@ fn key(vnet: u16, prefix: &str) -> RouteKey {
 }
 
 fn spec(vnets: &[u16], tunnels: &[(u32, Tunnel)], routes: &[(RouteKey, Route)]) -> Spec {
-    let vnet = |id: &u16| {
-        (
-            VnetId(*id),
-            Vnet {
-                name: format!("v{id}"),
-            },
-        )
-    };
+    let vnet = |id: &u16| (VnetId(*id), Vnet::named(format!("v{id}")));
     Spec {
         revision: 1,
         vnets: vnets.iter().map(vnet).collect(),
@@ -122,7 +115,7 @@ fn go(programmer: &mut Programmer, target: &Spec) -> BTreeMap<Key, String> {
 }
 
 fn specs() -> impl Strategy<Value = Spec> {
-    let name = select(vec!["a", "b"]).prop_map(|name| Vnet { name: name.into() });
+    let name = select(vec!["a", "b"]).prop_map(Vnet::named);
     let prefixes = PREFIXES.to_vec();
     let tunnel = (
         VNETS,

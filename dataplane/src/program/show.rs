@@ -72,8 +72,10 @@ pub struct SourceRow {
     pub vnet_name: String,
     /// The worker that owns the tunnels of its connections.
     pub worker: WorkerId,
-    /// The IPv4 source address.
+    /// The IPv4 source address, as sockets of this machine have it.
     pub ipv4: Ipv4Addr,
+    /// The same, as the vnet's private network sees it.
+    pub seen_ipv4: Ipv4Addr,
     /// The IPv6 source address.
     pub ipv6: Ipv6Addr,
 }
@@ -121,16 +123,19 @@ impl Programmer {
         let mut rows = Vec::new();
         if let Some(leases) = &self.leases {
             for vnet in leases.vnets() {
+                let range = self.spec().vnets.get(&vnet).map(|vnet| vnet.range);
+                let range = range.unwrap_or_default();
                 let workers = leases.workers().iter();
                 rows.extend(
                     workers
                         .zip(leases.of(vnet))
-                        .map(|(worker, ipv4)| SourceRow {
+                        .map(|(worker, lent)| SourceRow {
                             vnet,
                             vnet_name: self.name(vnet),
                             worker,
-                            ipv4,
-                            ipv6: to_v6(ipv4),
+                            ipv4: lent,
+                            seen_ipv4: range.seen(lent),
+                            ipv6: to_v6(lent),
                         }),
                 );
             }

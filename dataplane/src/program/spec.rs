@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fib::{Candidates, Nexthop};
 use crate::id::{TunnelId, VnetId};
+use crate::source::Range;
 use crate::tunnel;
 
 use super::{Relay, health};
@@ -32,6 +33,19 @@ pub struct Spec {
 pub struct Vnet {
     /// The customer's name or id for it; for people only.
     pub name: String,
+    /// Where its private network sees the edge's source addresses. A site knows of none.
+    #[serde(default)]
+    pub range: Range,
+}
+
+impl Vnet {
+    /// A vnet of this name that sees the source addresses as they are.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            range: Range::default(),
+        }
+    }
 }
 
 /// A tunnel to a private network, always in exactly one vnet.

@@ -1,7 +1,7 @@
 //! Everything that workers and the proxy read: one set of tables per node, lock-free.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 
 use crate::fib::group::Group;
@@ -10,7 +10,7 @@ use crate::fib::return_table::ReturnTable;
 use crate::fib::routes::Routes;
 use crate::fib::{Guard, Nexthop, pin};
 use crate::id::{TunnelId, VnetId, WorkerId, Workers};
-use crate::source::{Sources, is_source, to_v6};
+use crate::source::{Range, Sources, is_source, to_v4, to_v6};
 
 use super::Relays;
 
@@ -108,9 +108,9 @@ impl fmt::Debug for Tables {
 #[derive(Debug)]
 pub struct VnetTables {
     pub(super) name: String,
-    /// Whether no private network may own an address of the source range: so on an edge. On a site
-    /// the range lies behind the tunnel.
-    pub(super) is_range_reserved: bool,
+    /// Where the private network sees the source addresses, of which it may own none. `None` on a site: there
+    /// they lie behind the tunnel.
+    pub(super) range: Option<Range>,
     pub(super) routes: Arc<Routes>,
     pub(super) allowed: Arc<Routes>,
 }
@@ -159,10 +159,35 @@ impl VnetTables {
         address: IpAddr,
         guard: &'g Guard,
     ) -> Option<Group<'g>> {
-        if self.is_range_reserved && is_source(address) {
+        if self.is_source(address) {
             return None;
         }
         table.lookup(address, guard)
+    }
+
+    /// Whether an address, as the private network sees it, is kept for source addresses: those of the vnet's
+    /// range, and those of 100.64.0.0/12, which are this machine's own. Never on a site.
+    #[inline]
+    pub fn is_source(&self, address: IpAddr) -> bool {
+        self.range.is_some_and(|range| {
+            is_source(address)
+                || matches!(address, IpAddr::V4(address) if range.net().contains(&address))
+        })
+    }
+
+    /// The lent address that a private network sees as `seen`, or that its IPv6 address stands for; `None`
+    /// when there is none, as on a site.
+    pub fn lent(&self, seen: IpAddr) -> Option<Ipv4Addr> {
+        let range = self.range?;
+        match seen {
+            IpAddr::V4(seen) => range.lent(seen),
+            IpAddr::V6(seen) => to_v4(seen),
+        }
+    }
+
+    /// Where the private network sees the source addresses; as they are, on a site.
+    pub fn range(&self) -> Range {
+        self.range.unwrap_or_default()
     }
 
     /// The customer's name for the vnet.

@@ -6,6 +6,7 @@ use super::tables::VnetTables;
 use crate::fib::routes::{self, Full};
 use crate::fib::{CANDIDATES_MAX, Candidate, Candidates, Nexthop};
 use crate::id::TunnelId;
+use crate::source::Range;
 use ipnet::IpNet;
 
 /// Writers of the tables of one vnet.
@@ -19,11 +20,11 @@ pub(super) struct VnetWriter {
 }
 
 impl VnetWriter {
-    /// The read side, under this name.
-    pub(super) fn tables(&self, name: &str, is_range_reserved: bool) -> VnetTables {
+    /// The read side, under this name; on an edge with the vnet's source range.
+    pub(super) fn tables(&self, name: &str, range: Option<Range>) -> VnetTables {
         VnetTables {
             name: name.to_owned(),
-            is_range_reserved,
+            range,
             routes: self.routes.table().clone(),
             allowed: self.allowed.table().clone(),
         }

@@ -5,10 +5,12 @@
 //! them that anyone reads.
 
 mod lease;
+mod range;
 mod slice;
 mod sources;
 
 pub use lease::{Leases, NoAddressLeft};
+pub use range::{Range, RangeError};
 pub use slice::{
     RANGE_V4, RANGE_V6, SLICE_LEN, SLICES, Slice, SliceError, is_source, to_v4, to_v6,
 };

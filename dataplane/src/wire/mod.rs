@@ -16,3 +16,4 @@ pub mod ikev2;
 pub mod ip;
 pub mod mss;
 pub mod neighbour;
+pub mod translate;

@@ -120,7 +120,7 @@ impl Target {
 
 fn spec() -> Spec {
     let mut spec = Spec::default();
-    spec.vnets.insert(VNET, Vnet { name: "v".into() });
+    spec.vnets.insert(VNET, Vnet::named("v"));
     let prefixes = ["10.0.0.0/24", "fd00::/64"].map(|net| net.parse().unwrap());
     let link = Tunnel {
         vnet: VNET,

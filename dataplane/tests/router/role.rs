@@ -232,7 +232,7 @@ fn spec(is_edge: bool, endpoint: Option<SocketAddr>) -> Spec {
     if let Some(device) = setting("PC_ETHER") {
         put_port(&mut spec, device);
     }
-    spec.vnets.insert(VNET, Vnet { name: "v".into() });
+    spec.vnets.insert(VNET, Vnet::named("v"));
     let id = setting("PC_TUNNEL").map_or(TUNNEL, |id| TunnelId(id.parse().unwrap()));
     spec.tunnels.insert(id, tunnel);
     spec.relays = setting("PC_OTHER").map(other).into_iter().collect();

@@ -168,8 +168,8 @@ impl Fault {
             Self::ConnectTimeout => (
                 522,
                 "Connection to the origin timed out",
-                "The origin did not answer. Does its network route 100.64.0.0/12 back through the \
-                 tunnel?",
+                "The origin did not answer. Does its network route the source range of the edge back \
+                 through the tunnel? It is 100.64.0.0/12 unless the account chose another.",
             ),
             Self::Unreachable => (
                 523,

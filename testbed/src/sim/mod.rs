@@ -251,12 +251,8 @@ fn extend(
 ) {
     let (vnet, id) = (VnetId(number), TunnelId(u32::from(number)));
     let prefix = "10.0.0.0/24".parse().expect("a prefix");
-    spec.vnets.insert(
-        vnet,
-        Vnet {
-            name: format!("customer {number}"),
-        },
-    );
+    spec.vnets
+        .insert(vnet, Vnet::named(format!("customer {number}")));
     spec.tunnels.insert(
         id,
         wireguard_tunnel(vnet, vec![prefix], (ours, peer), endpoint),
@@ -302,12 +298,7 @@ fn site(number: u16, edge: SocketAddr, peer: wireguard::PublicKey, now: Instant)
         revision: 1,
         ..Spec::default()
     };
-    spec.vnets.insert(
-        vnet,
-        Vnet {
-            name: "site".into(),
-        },
-    );
+    spec.vnets.insert(vnet, Vnet::named("site"));
     let far: Vec<ipnet::IpNet> = vec![source::RANGE_V4.into()];
     let keys = (site_key(number), peer);
     spec.tunnels.insert(

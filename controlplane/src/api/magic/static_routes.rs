@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::context::{self, Shared};
+use super::super::coverage;
 use super::super::envelope::{Answer, one};
 use super::super::input::{At, Body};
 use super::super::operation::{self, Routes, does};
@@ -254,6 +255,8 @@ fn keep(transaction: &mut Transaction, routes: &[StaticRoute]) -> Result<(), (us
 
 fn check(snapshot: &Snapshot, route: &StaticRoute) -> Result<(), Refusal> {
     let vnet = route.virtual_network_id;
+    coverage::check_outside(snapshot, route.account_id, &route.prefix)
+        .map_err(|why| Refusal::invalid(INVALID, why).at("prefix"))?;
     let others = || {
         let all = snapshot.statics_at(vnet, &route.prefix);
         all.filter(|other| other.id != route.id)

@@ -188,9 +188,8 @@ async fn settings_of_a_zone_change_what_the_proxy_and_dns_are_told() {
     assert_eq!(all["result"].as_array().unwrap().len(), 12);
 }
 
-/// What has no effect is refused, with the reason.
 #[tokio::test]
-async fn the_source_range_is_shown_and_named_and_another_is_refused() {
+async fn the_source_range_is_shown_named_and_moved_to_another_private_12() {
     let world = World::new().await;
     let path = format!("/accounts/{}/zerotrust/subnets", world.account);
     let (_, list) = world.get(&path).await;
@@ -198,21 +197,93 @@ async fn the_source_range_is_shown_and_named_and_another_is_refused() {
     let source = format!("{path}/cloudflare_source/v4");
     let (_, named) = world.patch(&source, json!({"name": "edge"})).await;
     assert_eq!(named["result"]["id"], list["result"][0]["id"]);
-    assert_eq!(world.get(&path).await.1["result"][0]["name"], "edge");
-    for network in ["100.80.0.0/12", "100.64.0.0/13", "10.0.0.0/8"] {
+    for network in [
+        "100.64.0.0/13",
+        "10.0.0.0/8",
+        "10.240.0.1/12",
+        "192.160.0.0/12",
+        "100.96.0.0/12",
+        "100.112.0.0/12",
+        "fd00::/12",
+        "12",
+    ] {
         let (status, refused) = world.patch(&source, json!({"network": network})).await;
         assert_eq!((status, code(&refused)), (400, 1002), "{refused}");
+        assert_eq!(refused["errors"][0]["source"]["pointer"], "/network");
     }
-    assert_eq!(
-        world
-            .patch(&format!("{path}/cloudflare_source/v5"), json!({}))
-            .await
-            .0,
-        404
-    );
+    let (status, moved) = world
+        .patch(&source, json!({"network": "10.240.0.0/12"}))
+        .await;
+    assert_eq!((status, &moved["result"]["name"]), (200, &json!("edge")));
+    let (_, list) = world.get(&path).await;
+    assert_eq!(list["result"][0]["network"], "10.240.0.0/12");
+    let (_, found) = world.get(&format!("{path}?network=10.240.0.0/12")).await;
+    assert_eq!(found["result_info"]["count"], 1);
+    let six = format!("{path}/cloudflare_source/v6");
+    let (status, _) = world.patch(&six, json!({"network": "fd00::/64"})).await;
+    assert_eq!(status, 400);
+    let (status, _) = world
+        .patch(&format!("{path}/cloudflare_source/v5"), json!({}))
+        .await;
+    assert_eq!(status, 404);
+    // Another account's is its own.
     let second = world.second_account();
     let (_, list) = world
         .get(&format!("/accounts/{second}/zerotrust/subnets"))
         .await;
     assert_eq!(list["result"][0]["name"], "cloudflare_source_v4");
+    assert_eq!(list["result"][0]["network"], "100.64.0.0/12");
+}
+
+/// Whatever has an address of it first keeps it: the range does not move there, and nothing moves into the range.
+#[tokio::test]
+async fn nothing_of_an_account_lies_inside_its_source_range() {
+    let world = World::new().await;
+    let account = format!("/accounts/{}", world.account);
+    let source = format!("{account}/zerotrust/subnets/cloudflare_source/v4");
+    let tunnel = world.tunnel("one", None).await;
+    world.route("10.240.0.0/16", &tunnel, None).await;
+    // A supernet is fine: the range is the longer prefix. But then nobody has an address of it.
+    world.route("10.0.0.0/8", &tunnel, None).await;
+    let zone = world.zone("example.com").await;
+    let records = format!("/zones/{zone}/dns_records");
+    let record = |name: &str, ip: &str| json!({"type": "A", "name": name, "content": ip, "proxied": true, "ttl": 1});
+    world
+        .made(&records, record("a.example.com", "10.64.0.9"))
+        .await;
+    let path = format!("{account}/wireguard_tunnels/{tunnel}");
+    let link = json!({"interface_address": "10.32.0.0/31"});
+    let (status, linked) = world.patch(&path, link).await;
+    assert_eq!(status, 200, "{linked}");
+    for taken in ["10.240.0.0/12", "10.64.0.0/12", "10.32.0.0/12"] {
+        let (status, refused) = world.patch(&source, json!({"network": taken})).await;
+        assert_eq!((status, code(&refused)), (409, 1018), "{refused}");
+        assert_eq!(refused["errors"][0]["source"]["pointer"], "/network");
+    }
+    let (status, moved) = world
+        .patch(&source, json!({"network": "10.128.0.0/12"}))
+        .await;
+    assert_eq!(status, 200, "{moved}");
+    for inside in ["10.128.0.0/12", "10.129.0.0/24"] {
+        let body = json!({"network": inside, "tunnel_id": tunnel});
+        let (status, refused) = world.post(&world.routes(), body).await;
+        assert_eq!(status, 400, "{refused}");
+        assert_eq!(refused["errors"][0]["source"]["pointer"], "/network");
+    }
+    let inside = record("b.example.com", "10.130.0.9");
+    let (status, refused) = world.post(&records, inside).await;
+    assert_eq!(status, 400, "{refused}");
+    let allowed = json!({"allowed_prefixes": ["192.0.2.0/24", "10.128.7.0/24"]});
+    let (status, refused) = world.patch(&path, allowed).await;
+    assert_eq!(status, 400, "{refused}");
+    let pointer = &refused["errors"][0]["source"]["pointer"];
+    assert_eq!(pointer, "/allowed_prefixes");
+    // A peer is told where packets come from, and so are nodes, of this account's vnets alone.
+    let config = world.request(Method::GET, &format!("{path}/config"), Body::empty());
+    let (_, text) = world.raw(config).await;
+    let told = "AllowedIPs = 10.128.0.0/12, 2606:4700:cf1:5000::/64";
+    assert!(text.contains(told), "{text}");
+    let spec = world.plane.spec();
+    let ranges: Vec<_> = spec.vnets.values().map(|vnet| vnet.range.net()).collect();
+    assert_eq!(ranges, ["10.128.0.0/12".parse().unwrap()]);
 }

@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
+use dataplane::source::{RANGE_V6, Range};
 use dataplane::tunnel::wireguard::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::model::tunnel::{Tunnel, WireGuard};
-
-/// The edge's source ranges: what the peer sees packets from, and routes back into the tunnel.
-const SOURCE_RANGES: &str = "100.64.0.0/12, 2606:4700:cf1:5000::/64";
 
 /// Seconds between the peer's keepalives: under the usual 30 s that NATs keep a UDP mapping.
 const KEEPALIVE_SECS: u16 = 25;
@@ -16,6 +14,8 @@ const KEEPALIVE_SECS: u16 = 25;
 pub(super) struct Parts<'a> {
     /// The tunnel, and what only WireGuard has.
     pub(super) tunnel: (&'a Tunnel, &'a WireGuard),
+    /// Where the peer sees packets from, and routes back into the tunnel.
+    pub(super) range: Range,
     /// The edge's public key.
     pub(super) edge: Option<PublicKey>,
     /// Where the edge listens.
@@ -60,7 +60,8 @@ pub(super) fn text(parts: &Parts<'_>) -> String {
         )),
         (None, None) => {}
     }
-    line(format_args!("AllowedIPs = {SOURCE_RANGES}"));
+    let range = parts.range.net();
+    line(format_args!("AllowedIPs = {range}, {RANGE_V6}"));
     match parts.endpoint {
         Some(endpoint) => line(format_args!("Endpoint = {endpoint}")),
         None => line(format_args!(

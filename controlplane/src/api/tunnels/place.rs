@@ -179,6 +179,7 @@ fn check(snapshot: &Snapshot, options: &Options, tunnel: &Tunnel) -> Result<(), 
         let why = format!("A tunnel with the name '{}' exists already.", tunnel.name);
         return Err(taken("name", why));
     }
+    check_range(snapshot, tunnel)?;
     check_interface(snapshot, tunnel)?;
     check_probes(tunnel)?;
     match &tunnel.kind {
@@ -193,6 +194,19 @@ fn check(snapshot: &Snapshot, options: &Options, tunnel: &Tunnel) -> Result<(), 
         false => program::allowed(snapshot, tunnel),
     };
     coverage::check_allowed(snapshot, tunnel, &own).map_err(|why| taken("allowed_prefixes", why))
+}
+
+/// Whether no address of the tunnel lies in the account's source range.
+fn check_range(snapshot: &Snapshot, tunnel: &Tunnel) -> Result<(), Refusal> {
+    let links = tunnel.interface.links();
+    let links = links.map(|link| (link.trunc(), "interface_address"));
+    let allowed = tunnel.allowed_prefixes.iter();
+    let allowed = allowed.map(|prefix| (*prefix, "allowed_prefixes"));
+    for (prefix, field) in links.chain(allowed) {
+        coverage::check_outside(snapshot, tunnel.account_id, &prefix)
+            .map_err(|why| Refusal::invalid(INVALID, why).at(field))?;
+    }
+    Ok(())
 }
 
 /// Whether there is something to probe, by the way that the answers are to come.

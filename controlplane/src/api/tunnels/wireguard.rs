@@ -279,6 +279,7 @@ fn config_of(
     let identity = snapshot.identities.get(&tunnel.0.account_id);
     peer_config::text(&peer_config::Parts {
         tunnel,
+        range: snapshot.source_range(tunnel.0.account_id),
         edge: identity.map(|identity| identity.private_key.public()),
         endpoint: shared.options.wireguard_endpoint.as_deref(),
         peer: made.peer.as_ref(),

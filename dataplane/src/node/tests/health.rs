@@ -267,9 +267,15 @@ fn a_target_is_probed_from_the_vnets_own_source_address_without_an_interface() {
     run(&mut world, 1000, &[]);
     // The origin behind site 1 answers, as its own kernel would; that behind site 2 does not.
     let asked = std::mem::take(&mut world.site(1).overlay);
+    let inner = Inner::parse(&asked[0]).unwrap();
+    assert_eq!(inner.src, world.source(1, "."));
+    // From another range as soon as the vnet has chosen it.
+    world.place(1, "10.240.0.0/12");
+    run(&mut world, 1000, &[]);
+    let asked = std::mem::take(&mut world.site(1).overlay);
     let mut asked = asked.into_iter().next().unwrap();
     let inner = Inner::parse(&asked).unwrap();
-    assert_eq!(inner.src, world.source(1, "."));
+    assert_eq!(inner.src.to_string(), "10.240.0.2");
     echo::answer(&mut asked, &inner);
     // Another ping from the same address is not the prober's: a program of the edge waits for it.
     let inner = Inner::parse(&asked).unwrap();

@@ -153,7 +153,7 @@ fn one_router_for_two_vnets() -> End {
     let mut spec = Spec::default();
     for vnet in 1..=2 {
         let name = format!("vnet {vnet}");
-        spec.vnets.insert(VnetId(vnet), Vnet { name });
+        spec.vnets.insert(VnetId(vnet), Vnet::named(name));
         let id = TunnelId(vnet.into());
         spec.tunnels.insert(id, gre_tunnel(vnet, vnet.into()));
         route(&mut spec, vnet, "10.0.0.0/24", Nexthop::Tunnel(id));

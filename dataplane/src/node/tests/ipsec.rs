@@ -61,7 +61,7 @@ pub(super) fn ipsec(vnet: u16, is_edge: bool, remote: Option<&str>, allowed: &st
 fn end(role: Role, tunnel: Tunnel, nets: &[(&str, Nexthop)], workers: u8) -> End {
     let (vnet, mut spec) = (tunnel.vnet, Spec::default());
     let name = "net".to_owned();
-    spec.vnets.insert(vnet, Vnet { name });
+    spec.vnets.insert(vnet, Vnet::named(name));
     spec.tunnels.insert(TunnelId(7), tunnel);
     for (net, nexthop) in nets {
         route(&mut spec, vnet.0, net, *nexthop);

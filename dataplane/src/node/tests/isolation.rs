@@ -29,7 +29,16 @@ const ADDRESSES: &[&str] = &[
     "224.0.0.1",
     "0.0.0.0",
     "169.254.0.1",
+    // In the ranges that vnets may have chosen.
+    "10.64.0.2",
+    "10.64.0.3",
+    "10.64.1.3",
+    "10.80.0.3",
+    "10.80.2.2",
 ];
+
+/// Source ranges that a vnet may choose; both may choose the same.
+const RANGES: [&str; 3] = ["100.64.0.0/12", "10.64.0.0/12", "10.80.0.0/12"];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
@@ -45,8 +54,11 @@ proptest! {
             1..200,
         ),
         workers in 1..=3_u8,
+        ranges in (0..3_usize, 0..3_usize),
     ) {
         let mut world = World::of(workers);
+        world.place(1, RANGES[ranges.0]);
+        world.place(2, RANGES[ranges.1]);
         let tables = world.edge().program.tables().clone();
         let owner = |address| match tables.sources.vnet(address) {
             Some(VnetId(1)) => Some(1),

@@ -7,6 +7,7 @@ mod errors;
 mod fragments;
 mod hygiene;
 mod isolation;
+mod range;
 mod relay;
 mod rivals;
 mod workers;

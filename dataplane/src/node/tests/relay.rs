@@ -12,7 +12,7 @@ use crate::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use crate::node::{DropReason, NodeConfig, ProbeKey, Role};
 use crate::packet::{Carrier, Offload, Segmentation, Way};
 use crate::program::{Relay, Spec, Tunnel, Vnet};
-use crate::source::{self, Slice};
+use crate::source::{self, Range, Slice};
 use crate::tunnel::{self, direct, gre};
 use crate::wire::icmp::{ErrorKind, error};
 use crate::wire::{ecn, ip as wire};
@@ -52,7 +52,7 @@ fn spec(n: usize) -> Spec {
     let mut spec = Spec::default();
     for vnet in 1..=2 {
         let name = format!("vnet {vnet}");
-        spec.vnets.insert(VnetId(vnet), Vnet { name });
+        spec.vnets.insert(VnetId(vnet), Vnet::named(name));
         let id = TunnelId(vnet.into());
         spec.tunnels.insert(id, gre_tunnel(vnet));
         for net in ["10.0.0.0/24", "fd00::/64"] {
@@ -195,6 +195,34 @@ fn an_answer_at_the_wrong_edge_goes_to_the_owner_as_it_is_and_is_delivered_there
             |end: &End| end.count(|counters| counters.relay_tx_bytes + counters.relay_rx_bytes);
         assert_eq!(pair.ends.each_ref().map(bytes), [2 * (29 + 49); 2]);
     }
+}
+
+#[test]
+fn between_edges_a_source_address_is_as_it_was_lent_whatever_its_vnet_sees() {
+    let mut pair = Pair::new(1);
+    let range = Range::new("10.240.0.0/12".parse().unwrap()).unwrap();
+    for end in &mut pair.ends {
+        let mut spec = end.program.spec().clone();
+        spec.vnets.get_mut(&VnetId(1)).unwrap().range = range;
+        end.apply(&spec);
+    }
+    let lent = pair.source(1, 1, ".");
+    let IpAddr::V4(lent_v4) = lent else {
+        panic!("IPv4");
+    };
+    let from_origin = |to| packet(ip("10.0.0.50"), to, 99, b"an answer");
+    let sent = pair.out_of_tunnel(1, &from_origin(range.seen(lent_v4).into()));
+    assert_eq!(sent[0].1, in_geneve(1, &from_origin(lent)));
+    let got = pair.at_relay(RELAYS[0], 0, &sent[0].1);
+    assert_eq!(got, [from_origin(lent)]);
+    // By its plain name it is nobody's in that vnet, and by its new one nobody's in the other.
+    assert_eq!(pair.out_of_tunnel(1, &from_origin(lent)), []);
+    let seen = range.seen(lent_v4).into();
+    let sent = pair.out_of_tunnel(2, &from_origin(seen));
+    let is_relayed = |(way, _): &(Way, Vec<u8>)| way.carrier == Carrier::Relay;
+    assert!(!sent.iter().any(is_relayed), "it has no route there");
+    let seen = in_geneve(1, &from_origin(seen));
+    pair.assert_dropped(&seen, DropReason::RelayNotOurs);
 }
 
 #[test]

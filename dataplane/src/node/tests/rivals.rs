@@ -39,7 +39,7 @@ fn rival() -> Tunnel {
 fn add(edge: &mut End, rival: Tunnel) {
     let mut spec = edge.program.spec().clone();
     let name = "other".to_owned();
-    spec.vnets.insert(VnetId(2), Vnet { name });
+    spec.vnets.insert(VnetId(2), Vnet::named(name));
     spec.tunnels.insert(RIVAL, rival);
     edge.apply(&spec);
 }

@@ -8,7 +8,7 @@ use crate::id::{NodeId, TunnelId, VnetId, WorkerId, Workers};
 use crate::node::{Counters, DropReason, Node, NodeConfig, ProbeKey, Role, TunnelStatus};
 use crate::packet::{Offload, Transmit, Way};
 use crate::program::{Programmer, Route, RouteKey, Spec, Tunnel, Vnet};
-use crate::source::{self, Slice};
+use crate::source::{self, Range, Slice};
 use crate::tunnel::{self, wireguard};
 
 pub(super) const EDGE: &str = "198.51.100.1:51820";
@@ -211,7 +211,7 @@ impl World {
         let mut spec = Spec::default();
         for vnet in 1..=2 {
             let name = format!("vnet {vnet}");
-            spec.vnets.insert(VnetId(vnet), Vnet { name });
+            spec.vnets.insert(VnetId(vnet), Vnet::named(name));
         }
         for (n, vnet, net4, net6) in [
             (1, 1, "10.0.0.0/24", "fd00::/64"),
@@ -241,6 +241,14 @@ impl World {
             assert!(world.ends[0].tunnels()[n - 1].is_up);
         }
         world
+    }
+
+    /// The vnet's private networks see the edge by addresses of this range from now on.
+    pub(super) fn place(&mut self, vnet: u16, range: &str) {
+        let mut spec = self.edge().program.spec().clone();
+        let vnet = spec.vnets.get_mut(&VnetId(vnet)).unwrap();
+        vnet.range = Range::new(range.parse().unwrap()).unwrap();
+        self.edge().apply(&spec);
     }
 
     pub(super) fn edge(&mut self) -> &mut End {
@@ -300,7 +308,7 @@ impl World {
 /// A site that lets its own machine send whatever it likes.
 pub(super) fn site(n: u8) -> End {
     let mut spec = Spec::default();
-    spec.vnets.insert(VnetId(1), Vnet { name: "own".into() });
+    spec.vnets.insert(VnetId(1), Vnet::named("own"));
     let all = ["0.0.0.0/0", "::/0"];
     let edge = Some(EDGE.parse().unwrap());
     spec.tunnels

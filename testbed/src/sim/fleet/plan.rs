@@ -29,7 +29,7 @@ impl Plan {
         let mut spec = Spec::default();
         for vnet in (1..=vnets).map(VnetId) {
             let name = format!("customer {vnet}");
-            spec.vnets.insert(vnet, Vnet { name });
+            spec.vnets.insert(vnet, Vnet::named(name));
         }
         for number in 1..=tunnels {
             let vnet = u16::try_from((number - 1) % u32::from(vnets)).expect("below vnets");
@@ -188,7 +188,7 @@ pub(super) fn site(number: u32, networks: &[u8]) -> Spec {
     let id = TunnelId(1);
     let mut spec = Spec::default();
     let name = "site".to_owned();
-    spec.vnets.insert(vnet, Vnet { name });
+    spec.vnets.insert(vnet, Vnet::named(name));
     let all: Vec<IpNet> = ["0.0.0.0/0", "::/0"].map(net).to_vec();
     let keys = (site_key(short(number)), edge_key().public());
     let mut tunnel = wireguard_tunnel(vnet, all.clone(), keys, Some(edge_address()));
