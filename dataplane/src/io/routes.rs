@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt;
@@ -423,6 +424,17 @@ fn refused(step: String, error: rtnetlink::Error) -> RouteError {
         io::Error::other(error)
     };
     RouteError { step, source }
+}
+
+/// The ports that the kernel gives to sockets that do not ask for one (`ip_local_port_range`, ip(7)).
+pub fn local_ports() -> RangeInclusive<u16> {
+    let set = read(Path::new("/proc/sys/net/ipv4/ip_local_port_range"));
+    let range = set.as_deref().and_then(|set| {
+        let (first, last) = set.split_once(char::is_whitespace)?;
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    });
+    // The kernel's default.
+    range.unwrap_or(32_768..=60_999)
 }
 
 /// Whether the machine has the family of `net` on `device`; many have IPv6 switched off.

@@ -492,6 +492,10 @@ fn node_config(overlay: &Overlay, worker: WorkerId, workers: Workers) -> NodeCon
         workers,
         role,
         probe_key: ProbeKey(probe_key()),
+        local_ports: match overlay {
+            Overlay::Edge { .. } => Some(routes::local_ports()),
+            Overlay::Userspace { .. } | Overlay::Site { .. } => None,
+        },
         relay: None,
     }
 }

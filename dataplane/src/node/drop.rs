@@ -49,6 +49,9 @@ reasons! {
     ReturnOtherNode = "return_other_node",
     /// Out of a tunnel, or from another node: the destination is a source address of another vnet.
     ReturnVnetMismatch = "return_vnet_mismatch",
+    /// Out of a tunnel, or from another node: something that begins at a source address of ours, where only answers
+    /// are taken.
+    NotAskedFor = "not_asked_for",
     /// By Geneve: the sender is no other node.
     RelayStranger = "relay_stranger",
     /// From another node: the destination is no source address of ours, and nothing is handed over twice.

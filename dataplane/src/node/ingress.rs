@@ -26,18 +26,6 @@ enum Verdict {
     NoRoute,
 }
 
-impl Verdict {
-    /// What is for a source address is from here on for the lent one; whatever goes on inside the vnet stays
-    /// as it is.
-    fn take_in(&self, range: Range, (packet, inner): (&mut [u8], &mut Inner), is_open: bool) {
-        let is_lent = matches!(self, Self::Deliver | Self::Relay(_));
-        if is_lent && !range.is_plain() {
-            let how = (Side::Destination, is_open);
-            translate(packet, inner, how, |seen| range.lent(seen));
-        }
-    }
-}
-
 impl Node {
     /// One datagram. `scratch` holds the inner packet while it is here.
     pub(super) fn ingress(
@@ -156,7 +144,12 @@ impl Node {
         link.rx.add(len);
         mss::clamp(&mut scratch[..len], mtu, false);
         let verdict = self.verdict(tables, vnet, &inner, guard)?;
-        verdict.take_in(tables.range(), (scratch, &mut inner), false);
+        self.take_in(
+            &verdict,
+            tables.range(),
+            (&mut scratch[..len], &mut inner),
+            false,
+        )?;
         match verdict {
             Verdict::Deliver => self.deliver(&scratch[..len], &inner),
             Verdict::Forward(to) if to == tunnel => Err(DropReason::RouteLoops),
@@ -204,7 +197,7 @@ impl Node {
         mss::clamp(packet, mtu, offload.checksum.is_some());
         let verdict = self.verdict(tables, vnet, &inner, &guard)?;
         let is_open = offload.checksum.is_some();
-        verdict.take_in(tables.range(), (packet, &mut inner), is_open);
+        self.take_in(&verdict, tables.range(), (packet, &mut inner), is_open)?;
         match verdict {
             Verdict::Deliver => {
                 if !self.deliver_whole(Exit::Overlay, packet, offload) {
@@ -253,6 +246,31 @@ impl Node {
             Some(Nexthop::Local) => Verdict::Deliver,
             None => Verdict::NoRoute,
         })
+    }
+
+    /// What is for a source address is from here on for the lent one, and must be an answer; whatever goes on
+    /// inside the vnet stays as it is.
+    fn take_in(
+        &self,
+        verdict: &Verdict,
+        range: Range,
+        (packet, inner): (&mut [u8], &mut Inner),
+        is_open: bool,
+    ) -> Result<(), DropReason> {
+        let is_lent = match verdict {
+            Verdict::Deliver => self.config.role == Role::Edge,
+            Verdict::Relay(_) => true,
+            Verdict::Forward(_) | Verdict::NoRoute => false,
+        };
+        if !is_lent {
+            return Ok(());
+        }
+        self.config.admit(packet, inner)?;
+        if !range.is_plain() {
+            let how = (Side::Destination, is_open);
+            translate(packet, inner, how, |seen| range.lent(seen));
+        }
+        Ok(())
     }
 
     /// Gives a packet that passed all checks to the overlay.

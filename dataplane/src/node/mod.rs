@@ -14,6 +14,7 @@ mod counters;
 mod drop;
 mod egress;
 mod ends;
+mod entry;
 mod flows;
 mod health;
 mod icmp;

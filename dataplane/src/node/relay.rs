@@ -122,6 +122,7 @@ impl Node {
         }
         let packet = &mut packet[..inner.total_len];
         self.check_relayed(header.vni, &inner, packet, guard)?;
+        self.config.admit(packet, &inner)?;
         if !ecn::apply(packet, way.class) {
             return Err(DropReason::Congestion);
         }

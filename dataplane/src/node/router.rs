@@ -1,6 +1,7 @@
 //! The node: its face towards the driver, and what it owns.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use super::{Counters, DropReason, TunnelStatus, icmp};
 
 /// Inner packets a tunnel may be configured for: every IPv4 host takes 576 bytes (RFC 791), and
 /// [`DATAGRAM_LEN_MAX`] holds 9000 with any encapsulation.
-const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=9000;
+const MTU_RANGE: RangeInclusive<u16> = 576..=9000;
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub struct NodeConfig {
     pub role: Role,
     /// The secret of its probes.
     pub probe_key: ProbeKey,
+    /// The ports that sockets of this machine get when they do not ask for one: on an edge whose overlay is the
+    /// machine's stack, which only answers may enter then. `None`: the overlay itself drops what is of no flow, or
+    /// the machine is a site.
+    pub local_ports: Option<RangeInclusive<u16>>,
     /// Our address for what nodes hand to each other; `None`: nothing is handed over.
     pub relay: Option<IpAddr>,
 }

@@ -91,6 +91,7 @@ impl Target {
             workers: Workers::ONE,
             role: Role::Edge,
             probe_key: ProbeKey([1; 32]),
+            local_ports: None,
             relay: Some(address(1)),
         };
         let mut programmer = Programmer::new(config.slice, config.node, config.workers);

@@ -82,6 +82,7 @@ impl World {
             workers: Workers::ONE,
             role: Role::Edge,
             probe_key: ProbeKey([1; 32]),
+            local_ports: None,
             relay: None,
         };
         let (edge, tables) = node(config, Some(slice), &spec, now);
@@ -325,6 +326,7 @@ fn site(number: u16, edge: SocketAddr, peer: wireguard::PublicKey, now: Instant)
         workers: Workers::ONE,
         role,
         probe_key: ProbeKey([2; 32]),
+        local_ports: None,
         relay: None,
     };
     Site {

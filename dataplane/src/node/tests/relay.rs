@@ -89,6 +89,7 @@ fn config(n: usize, workers: u8) -> NodeConfig {
         workers: Workers::new(workers).unwrap(),
         role: Role::Edge,
         probe_key: ProbeKey([9; 32]),
+        local_ports: None,
         relay: Some(at(RELAYS[n]).ip()),
     }
 }

@@ -80,6 +80,7 @@ impl End {
             workers,
             role,
             probe_key: ProbeKey([9; 32]),
+            local_ports: None,
             relay: None,
         };
         Self::of(at, &config, spec)

@@ -535,6 +535,7 @@ fn edge(spec: &Spec, now: Instant) -> Edge {
                 workers,
                 role: Role::Edge,
                 probe_key: ProbeKey([worker.0; 32]),
+                local_ports: None,
                 relay: None,
             };
             Node::new(config, programmer.tables().clone(), now)
@@ -561,6 +562,7 @@ fn site(number: u32, plan: &Plan, now: Instant) -> Site {
             address: host(networks.first().copied().unwrap_or(0)),
         },
         probe_key: ProbeKey([0; 32]),
+        local_ports: None,
         relay: None,
     };
     Site {

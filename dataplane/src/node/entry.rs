@@ -1,0 +1,39 @@
+//! What may enter the edge's machine by a source address: answers to what it began, and nothing that begins there.
+//!
+//! The address is the machine's own, and its services may listen on all addresses: none of them is for a private
+//! network. Without state: a TCP connection begins with a SYN; UDP goes to ports that the machine gives to its own
+//! sockets when they do not ask for one; ICMP passes, as answers and errors do, and pings with them.
+
+use crate::wire::ip::{self, Inner};
+
+use super::{DropReason, NodeConfig};
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+/// Where TCP has its flags.
+const FLAGS: usize = 13;
+
+impl NodeConfig {
+    /// Whether a packet for a lent address may go on to this machine.
+    ///
+    /// # Errors
+    /// [`DropReason::NotAskedFor`].
+    pub(super) fn admit(&self, packet: &[u8], inner: &Inner) -> Result<(), DropReason> {
+        let Some(ports) = &self.local_ports else {
+            return Ok(());
+        };
+        let is_first = inner.fragment_offset == 0;
+        let is_admitted = match inner.protocol {
+            ip::TCP if is_first => {
+                let flags = packet.get(inner.l4_offset + FLAGS);
+                flags.is_some_and(|flags| flags & (SYN | ACK) != SYN)
+            }
+            // A piece that could put other flags over those of the first (RFC 3128).
+            ip::TCP => usize::from(inner.fragment_offset) > FLAGS,
+            ip::UDP if is_first => inner.ports.is_some_and(|(_, to)| ports.contains(&to)),
+            ip::UDP | ip::ICMP | ip::ICMPV6 => true,
+            _ => false,
+        };
+        is_admitted.then_some(()).ok_or(DropReason::NotAskedFor)
+    }
+}
