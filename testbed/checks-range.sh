@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Checks of the account's source range: another /12 than 100.64.0.0/12, as stock WireGuard and the origins behind it see it.
-# Sourced by check.sh.
+# Checks of addresses that mean two things: the account's source range as another /12 than 100.64.0.0/12, origins with addresses
+# that the edge's machine has, and the machine's own services. Sourced by check.sh.
 
 # range_is NETWORK: makes it the account's.
 range_is() {
@@ -27,14 +27,14 @@ end_source_range() {
   site1_allows
 }
 
-range_dropped() { "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq -er '.router.drops.return_unknown // .drops.return_unknown // 0'; }
+dropped() { "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq -er --arg reason "$1" '(.router.drops // .drops)[$reason]'; }
 
 asked_from() { get -H 'Connection: close' "$1://app.example.com/headers" | sed -n 's/^remote_addr=//p'; }
 
 # The private network sees the edge in the range that the account chose, from the next packet on and for all that goes through:
 # HTTP also over connections that were open before, bulk in super-packets, UDP, ping, and errors. Its configuration says so.
 check_source_range() {
-  local seen dropped told
+  local seen before told
   trap end_source_range EXIT
   seen=$(range_seen)
   expect "$(asked_from http)" "$SOURCE_DEFAULT" "who asks the origin, before"
@@ -51,10 +51,76 @@ check_source_range() {
     "$API_URL/accounts/$ACCOUNT_ID/wireguard_tunnels/$TUNNEL_DEFAULT/config" | grep AllowedIPs)
   expect "$told" 'AllowedIPs = 10.240.0.0/12, 2606:4700:cf1:5000::/64' "what a peer is told"
   # What others call the address is nobody's in this account.
-  dropped=$(range_dropped)
+  before=$(dropped no_route)
   in_ns pc-origin1 ping -n -q -c 3 -i 0.1 -W 1 "$SOURCE_DEFAULT" >/dev/null || true
-  expect "$(($(range_dropped) - dropped))" 3 "packets for the plain address that came to nothing"
+  expect "$(($(dropped no_route) - before))" 3 "packets for the plain address that came to nothing"
   expect_like "$(in_ns pc-origin1 ping -n -q -c 3 -i 0.1 -W 2 "$seen" || true)" '* 0% packet loss*' "ping of the edge by the origin"
   expect "$(range_is 100.64.0.0/12)" 100.64.0.0/12 "the range as it was"
   expect "$(asked_from http)" "$SOURCE_DEFAULT" "who asks, at once"
+}
+
+# tunnel_allows PREFIX...: what the edge lets out of site 1's tunnel besides its network.
+tunnel_allows() {
+  api PATCH "/accounts/$ACCOUNT_ID/wireguard_tunnels/$TUNNEL_DEFAULT" \
+    "$(jq -nc '{allowed_prefixes:(["10.0.0.0/24", "fd00:10::/64"] + $ARGS.positional)}' --args "$@")" >/dev/null
+}
+
+# an_origin_at ADDRESS NAME ALLOWED: the origin behind site 1 has it too, and a route and a record lead there.
+an_origin_at() {
+  in_ns pc-origin1 nft -f - <<NFT
+table ip pc_second { chain in { type nat hook prerouting priority -100; ip daddr $1 dnat to 10.0.0.50; }; }
+NFT
+  ip -n pc-site1 route replace "$1/32" via 10.0.0.50
+  tunnel_allows "$1/32"
+  OWN_ROUTE=$(api POST "/accounts/$ACCOUNT_ID/teamnet/routes" \
+    "$(jq -nc --arg n "$1/32" --arg t "$TUNNEL_DEFAULT" '{network:$n, tunnel_id:$t}')" | field id)
+  OWN_RECORD=$(api POST "/zones/$ZONE_ID/dns_records" \
+    "$(jq -nc --arg n "$2.example.com" --arg c "$1" '{type:"A", name:$n, content:$c, proxied:true, private_routing:true}')" | field id)
+  site1_allows "$3"
+}
+end_origin_at() {
+  [ -z "${OWN_RECORD:-}" ] || api DELETE "/zones/$ZONE_ID/dns_records/$OWN_RECORD" >/dev/null || true
+  [ -z "${OWN_ROUTE:-}" ] || api DELETE "/accounts/$ACCOUNT_ID/teamnet/routes/$OWN_ROUTE" >/dev/null || true
+  OWN_RECORD='' OWN_ROUTE=''
+  tunnel_allows
+  in_ns pc-origin1 nft delete table ip pc_second 2>/dev/null || true
+  ip -n pc-site1 route del "$1/32" via 10.0.0.50 2>/dev/null || true
+}
+end_own_address() {
+  end_origin_at 203.0.113.1
+  end_origin_at "$SOURCE_DEFAULT"
+  end_source_range
+}
+
+# A private origin may have an address that the edge's machine has, too: its public one, and, where the account moved its source
+# range, the very one that the request starts from. It is never the machine.
+check_own_address() {
+  trap end_own_address EXIT
+  an_origin_at 203.0.113.1 own ''
+  expect "$(by_name own)" origin1 "an origin at the edge's public address"
+  end_origin_at 203.0.113.1
+  site1_allows 10.240.0.0/12
+  range_is 10.240.0.0/12 >/dev/null
+  an_origin_at "$SOURCE_DEFAULT" lent 10.240.0.0/12
+  expect "$(by_name lent)" origin1 "an origin at the address that the edge asks from"
+  expect "$(by_name lent --http1.1 -o /dev/null -w '%{http_code}')" 200 "and again"
+}
+
+# What listens on all addresses of the edge's machine is not for private networks: nothing begins there. Pings are answered.
+check_closed_services() {
+  local before tcp udp
+  in_ns pc-edge timeout 30 python3 -m http.server 7777 --bind 0.0.0.0 >/dev/null 2>&1 &
+  tcp=$!
+  in_ns pc-edge timeout 30 dnsmasq --keep-in-foreground --user=root --conf-file=/dev/null --pid-file= --no-resolv --no-hosts \
+    --port=7753 --txt-record=whoami.corp.internal,edge >/dev/null 2>&1 &
+  udp=$!
+  # shellcheck disable=SC2064
+  trap "kill $tcp $udp 2>/dev/null || true" EXIT
+  wait_for 10 "the edge's own server" in_ns pc-edge curl -sS -m 1 -o /dev/null http://203.0.113.1:7777/
+  wait_for 10 "its own DNS" in_ns pc-edge dig +short +time=1 +tries=1 -p 7753 @203.0.113.1 whoami.corp.internal TXT
+  before=$(dropped not_asked_for)
+  expect "$(in_ns pc-origin1 curl -sS -m 2 -o /dev/null -w '%{http_code}' "http://$SOURCE_DEFAULT:7777/" 2>/dev/null || true)" 000 "TCP to the edge's machine"
+  expect "$(in_ns pc-origin1 dig +short +time=1 +tries=1 -p 7753 "@$SOURCE_DEFAULT" whoami.corp.internal TXT 2>/dev/null | grep -c edge || true)" 0 "answers by UDP"
+  [ "$(dropped not_asked_for)" -gt "$before" ] || die "not counted as not asked for"
+  expect_like "$(in_ns pc-origin1 ping -n -q -c 2 -i 0.1 -W 2 "$SOURCE_DEFAULT" || true)" '* 0% packet loss*' "ping"
 }

@@ -33,6 +33,9 @@ pub struct Upstreams {
     pub tables: Arc<dyn Vnets>,
     /// Opens connections of vnets without the kernel; `None` if the kernel has them.
     pub flows: Option<Arc<dyn Flows>>,
+    /// The device that the kernel's connections of vnets leave by, whatever other way the kernel knows: an
+    /// origin may have an address that is this machine's own elsewhere. `None` leaves it to the kernel's routes.
+    pub device: Option<String>,
     /// Answers DNS queries; `None` where no DNS is served.
     pub names: Option<Arc<dyn Authority>>,
     /// The revision of the desired state: answers of the Origin API are kept while it stays.
@@ -223,6 +226,7 @@ fn run(
     let Upstreams {
         tables,
         flows,
+        device,
         names: _,
         revision,
     } = upstreams;
@@ -233,7 +237,7 @@ fn run(
         congestion.clone(),
         Arc::clone(counters),
     );
-    let handoff = Arc::new(handoff.with_flows(flows));
+    let handoff = Arc::new(handoff.with_flows(flows).with_device(device));
     let patience = config.timeouts.origin_api;
     let routes = Arc::new(Routes::new(
         api.clone(),

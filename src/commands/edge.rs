@@ -149,6 +149,7 @@ async fn serve(
         flows: handle
             .opener()
             .map(|opener| Arc::new(opener) as Arc<dyn Flows>),
+        device: handle.opener().is_none().then(|| config.router.tun.clone()),
         names: Some(Arc::new(plane.clone())),
         revision: plane.revision(),
     };

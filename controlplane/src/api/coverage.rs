@@ -55,7 +55,7 @@ pub(super) fn check_outside(
         return Ok(());
     }
     Err(format!(
-        "{prefix} lies inside {range}, the source addresses of the edge in this account: choose another, or \
+        "{prefix} lies inside {range}, which is reserved for source addresses of the edge: choose another, or \
          another source range (PATCH /accounts/ACCOUNT/zerotrust/subnets/cloudflare_source/v4)."
     ))
 }

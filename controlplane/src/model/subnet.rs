@@ -135,7 +135,7 @@ impl Subnet {
 /// A source range must not share addresses with what else has a use of its own in every vnet.
 fn read_range(network: Ipv4Net) -> Result<Range, String> {
     let range = Range::new(network).map_err(|error| format!("{error}."))?;
-    match address::shared(&IpNet::V4(network)).filter(|_| !range.is_plain()) {
+    match address::shared(&IpNet::V4(network)) {
         None => Ok(range),
         Some((other, purpose)) => Err(format!(
             "{network} shares addresses with {other}, which is reserved for {purpose}: choose another /12."

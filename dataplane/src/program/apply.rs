@@ -23,7 +23,7 @@ use super::{
 use crate::fib::return_table::{self, Owner};
 use crate::fib::{Candidates, Nexthop, lpm, routes};
 use crate::id::{NodeId, TunnelId, VnetId, Workers};
-use crate::source::{Leases, NoAddressLeft, RANGE_V4, RANGE_V6, Slice};
+use crate::source::{Leases, NoAddressLeft, RANGE_V6, Slice};
 
 /// Smallest inner MTU: every IPv4 host takes 576 bytes (RFC 1122, section 3.3.2).
 const MTU_MIN: u16 = 576;
@@ -515,12 +515,11 @@ impl Programmer {
         }
     }
 
-    /// Whether a prefix belongs to the source range, which on an edge nobody else may have: the vnet's own
-    /// one, or the one that the machine has.
+    /// Whether a prefix belongs to the source range as the vnet sees it, which on an edge nobody else may have.
     fn is_reserved(&self, vnet: VnetId, prefix: &IpNet) -> bool {
-        let range = self.spec.vnets.get(&vnet).map(|vnet| vnet.range.net());
-        let ranges = [Some(RANGE_V4), range].into_iter().flatten();
-        let mut all = ranges.map(IpNet::V4).chain([IpNet::V6(RANGE_V6)]);
+        let range = self.spec.vnets.get(&vnet).map(|vnet| vnet.range);
+        let range = range.unwrap_or_default().net();
+        let mut all = [IpNet::V4(range), IpNet::V6(RANGE_V6)].into_iter();
         self.leases.is_some() && all.any(|range| range.contains(prefix))
     }
 

@@ -10,7 +10,7 @@ use crate::fib::return_table::ReturnTable;
 use crate::fib::routes::Routes;
 use crate::fib::{Guard, Nexthop, pin};
 use crate::id::{TunnelId, VnetId, WorkerId, Workers};
-use crate::source::{Range, Sources, is_source, to_v4, to_v6};
+use crate::source::{RANGE_V6, Range, Sources, to_v4, to_v6};
 
 use super::Relays;
 
@@ -165,13 +165,12 @@ impl VnetTables {
         table.lookup(address, guard)
     }
 
-    /// Whether an address, as the private network sees it, is kept for source addresses: those of the vnet's
-    /// range, and those of 100.64.0.0/12, which are this machine's own. Never on a site.
+    /// Whether an address, as the private network sees it, is kept for source addresses. Never on a site.
     #[inline]
     pub fn is_source(&self, address: IpAddr) -> bool {
-        self.range.is_some_and(|range| {
-            is_source(address)
-                || matches!(address, IpAddr::V4(address) if range.net().contains(&address))
+        self.range.is_some_and(|range| match address {
+            IpAddr::V4(address) => range.net().contains(&address),
+            IpAddr::V6(address) => RANGE_V6.contains(&address),
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pingora::connectors::l4::BindTo;
 use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{ErrorType, OrErr as _};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
@@ -49,10 +50,15 @@ impl Handoff {
         let options = &mut peer.options;
         options.bind_to = bind_to(way);
         let congestion = self.congestion.clone();
+        let device = self.device_of(way).cloned();
         options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |socket| {
             // Refused is counted, and no reason not to connect.
             congestion.set(socket);
-            Ok(())
+            let left = leave_by(SockRef::from(socket), device.as_deref());
+            left.or_err(
+                ErrorType::InternalError,
+                "binding to the device of the vnets",
+            )
         }));
         options.tcp_keepalive = Some(TcpKeepalive {
             idle: Duration::from_secs(30),
@@ -78,6 +84,10 @@ impl Handoff {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         self.congestion.set(&socket);
+        leave_by(
+            SockRef::from(&socket),
+            self.device_of(way).map(|device| &**device),
+        )?;
         if let Way::Private { source, .. } = way {
             bind_late(&socket)?;
             socket.bind(SocketAddr::new(source, 0))?;
@@ -107,10 +117,22 @@ impl Handoff {
             (Way::Public, SocketAddr::V6(_)) => SocketAddr::from(([0; 16], 0)),
         };
         let socket = UdpSocket::bind(from).await?;
+        leave_by(
+            SockRef::from(&socket),
+            self.device_of(way).map(|device| &**device),
+        )?;
         socket.connect(to).await?;
         let datagrams = Datagrams::Kernel(socket);
         self.check_opened(way, datagrams.local_addr())?;
         Ok(datagrams)
+    }
+
+    /// The device that a connection must leave by.
+    fn device_of(&self, way: Way) -> Option<&Arc<str>> {
+        match way {
+            Way::Public => None,
+            Way::Private { .. } => self.device.as_ref(),
+        }
     }
 
     fn check_opened(&self, way: Way, local: Option<SocketAddr>) -> io::Result<()> {
@@ -164,6 +186,15 @@ fn bind_to(way: Way) -> Option<BindTo> {
             bind.addr = Some(SocketAddr::new(source, 0));
             Some(bind)
         }
+    }
+}
+
+/// Has the kernel use this device, past its table of local addresses: an origin in a vnet may have one that this
+/// machine has, and it is not this machine.
+fn leave_by(socket: SockRef<'_>, device: Option<&str>) -> io::Result<()> {
+    match device {
+        Some(device) => socket.bind_device(Some(device.as_bytes())),
+        None => Ok(()),
     }
 }
 

@@ -101,6 +101,8 @@ pub struct Handoff {
     congestion: Congestion,
     /// The userspace back end; `None` if the kernel has the connections of vnets.
     flows: Option<Arc<dyn Flows>>,
+    /// The device that they leave by there.
+    device: Option<Arc<str>>,
     counters: Arc<Counters>,
 }
 
@@ -126,6 +128,7 @@ impl Handoff {
             allow_local,
             congestion,
             flows: None,
+            device: None,
             counters,
         }
     }
@@ -133,6 +136,12 @@ impl Handoff {
     /// Opens connections of vnets by userspace flows.
     pub(crate) fn with_flows(mut self, flows: Option<Arc<dyn Flows>>) -> Self {
         self.flows = flows;
+        self
+    }
+
+    /// Has the kernel's connections of vnets leave by this device alone.
+    pub(crate) fn with_device(mut self, device: Option<String>) -> Self {
+        self.device = device.map(Arc::from);
         self
     }
 

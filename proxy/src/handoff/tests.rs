@@ -248,7 +248,6 @@ fn only_what_a_host_can_have_and_the_tunnel_leads_to_is_behind_it() {
         "0.0.0.0",
         "169.254.169.254",
         "224.0.0.1",
-        "100.64.0.2",
         "100.96.0.1",
         "::1",
         "fe80::1",

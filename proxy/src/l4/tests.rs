@@ -63,6 +63,7 @@ impl World {
             Upstreams {
                 tables: vnets.clone(),
                 flows: None,
+                device: None,
                 names: None,
                 revision,
             },

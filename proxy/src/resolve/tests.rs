@@ -183,15 +183,15 @@ async fn an_address_that_is_not_behind_the_tunnel_is_not_used() {
         "10.0.0.50",
         "10.9.9.9",
         "10.0.0.70",
-        "100.64.0.2",
+        "100.96.0.2",
         "192.0.2.1",
     ];
     let server = Server::with("127.0.0.21", 0, honest(ANSWERED, 60)).await;
     let world = world(server.address.port());
-    // Of these five one is behind the tunnel, one behind another of the vnet, one is a source address.
+    // Of these five one is behind the tunnel, one behind another of the vnet, one is a device's address.
     world.vnets.route(1, "10.0.0.50");
     world.vnets.route_by(1, "10.0.0.70", 8);
-    world.vnets.route(1, "100.64.0.2");
+    world.vnets.route(1, "100.96.0.2");
     let name = name(1, &["127.0.0.21"]);
     assert_eq!(
         world.resolver.addresses(&name).await,

@@ -273,6 +273,14 @@ async fn nothing_of_an_account_lies_inside_its_source_range() {
     let inside = record("b.example.com", "10.130.0.9");
     let (status, refused) = world.post(&records, inside).await;
     assert_eq!(status, 400, "{refused}");
+    // What was the range is free now, and the range does not come back while somebody has it.
+    world.route("100.64.0.0/16", &tunnel, None).await;
+    let free = record("c.example.com", "100.64.0.2");
+    world.made(&records, free).await;
+    let (status, refused) = world
+        .patch(&source, json!({"network": "100.64.0.0/12"}))
+        .await;
+    assert_eq!((status, code(&refused)), (409, 1018), "{refused}");
     let allowed = json!({"allowed_prefixes": ["192.0.2.0/24", "10.128.7.0/24"]});
     let (status, refused) = world.patch(&path, allowed).await;
     assert_eq!(status, 400, "{refused}");

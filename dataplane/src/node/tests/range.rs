@@ -93,9 +93,13 @@ fn neither_the_plain_range_nor_anothers_address_is_answered_from_there() {
     let mut world = world();
     let (own, other) = (world.source(1, ORIGIN), world.source(2, ORIGIN));
     let out = |to| packet(ip(ORIGIN), to, 99, b"");
-    // Its own lent address by the name that others have for it; the other vnet's by its own name.
-    world.assert_dropped(1, &out(own), DropReason::ReturnUnknown);
-    world.assert_dropped(1, &out(other), DropReason::ReturnUnknown);
+    // By the names that others have for them they are addresses like any, and nobody routes them.
+    for plain in [own, other] {
+        let arrived = world.send(1, &out(plain));
+        let lens: Vec<_> = arrived.iter().map(Vec::len).collect();
+        assert_eq!(lens, [0, 1, 0, 0], "only the sender is told");
+    }
+    assert_eq!(world.edge().dropped(DropReason::NoRoute), 2);
     world.assert_dropped(1, &out(seen(other)), DropReason::ReturnVnetMismatch);
     world.assert_dropped(1, &out(ip("10.240.0.200")), DropReason::ReturnUnknown);
     // The other vnet does not know the range: a private address like any.
@@ -115,7 +119,7 @@ fn nobody_behind_a_tunnel_sends_from_the_range() {
     route(&mut spec, 1, "0.0.0.0/0", Nexthop::Tunnel(TunnelId(1)));
     world.edge().apply(&spec);
     let own = world.source(1, ORIGIN);
-    for from in [seen(own), own, ip("10.240.0.1"), ip("10.255.255.1")] {
+    for from in [seen(own), ip("10.240.0.1"), ip("10.255.255.1")] {
         let forged = packet(from, seen(own), 99, b"");
         world.assert_dropped(1, &forged, DropReason::SourceNotAllowed);
     }
@@ -195,6 +199,39 @@ fn a_super_packet_with_an_open_checksum_leaves_in_whole_pieces() {
     };
     let inner = Inner::parse(whole).unwrap();
     assert_eq!((inner.src, inner.total_len), (seen(lent), 20 + l4_len));
+}
+
+#[test]
+fn who_moved_away_may_own_what_is_lent_to_others() {
+    let mut world = world();
+    let mut spec = world.edge().program.spec().clone();
+    let tunnel = spec.tunnels.get_mut(&TunnelId(1)).unwrap();
+    tunnel.allowed.push("100.64.0.0/16".parse().unwrap());
+    route(&mut spec, 1, "100.64.0.0/16", Nexthop::Tunnel(TunnelId(1)));
+    world.edge().apply(&spec);
+    let mut spec = world.site(1).program.spec().clone();
+    route(&mut spec, 1, "100.64.0.0/16", Nexthop::Local);
+    world.site(1).apply(&spec);
+    let (own, other) = (world.source(1, ORIGIN), world.source(2, ORIGIN));
+    // Hosts of the private network that have the lent addresses themselves.
+    for host in [own, other] {
+        let arrived = world.send(0, &udp(own, host, b"hello"));
+        let [got] = &arrived[1][..] else {
+            panic!("{arrived:?}");
+        };
+        let inner = Inner::parse(got).unwrap();
+        assert_eq!((inner.src, inner.dst), (seen(own), host));
+        let arrived = world.send(1, &udp(host, seen(own), b"hello too"));
+        let [got] = &arrived[0][..] else {
+            panic!("{arrived:?}");
+        };
+        assert_whole(got);
+        let inner = Inner::parse(got).unwrap();
+        assert_eq!((inner.src, inner.dst), (host, own));
+    }
+    // The other vnet did not move: there it is nobody's to own.
+    let packet = packet(other, own, 99, b"");
+    world.assert_dropped(2, &packet, DropReason::SourceNotAllowed);
 }
 
 #[test]

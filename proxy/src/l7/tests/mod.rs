@@ -161,6 +161,7 @@ impl World {
             Upstreams {
                 tables: vnets.clone(),
                 flows,
+                device: None,
                 names: None,
                 revision,
             },
@@ -478,6 +479,7 @@ async fn two_edges_on_one_port_get_a_clear_error() {
         Upstreams {
             tables: world.vnets.clone(),
             flows: None,
+            device: None,
             names: None,
             revision,
         },
