@@ -47,7 +47,7 @@ pub(crate) struct SiteIpsec {
     /// What has a child SA of its own, in place of one for everything.
     #[serde(default)]
     child: Vec<Child>,
-    /// What is reached through the edge; default the whole source range.
+    /// What is reached through the edge; default 100.64.0.0/12 and the IPv6 source range.
     pub(crate) routes: Option<Vec<ipnet::IpNet>>,
 }
 

@@ -393,7 +393,7 @@ pub(crate) struct SiteWireGuard {
     /// Seconds between keepalives.
     #[serde(default = "keepalive")]
     pub(crate) keepalive: u16,
-    /// What is reached through the edge; default the whole source range.
+    /// What is reached through the edge; default 100.64.0.0/12 and the IPv6 source range.
     pub(crate) routes: Option<Vec<ipnet::IpNet>>,
 }
 
@@ -425,7 +425,7 @@ pub(crate) struct SiteGre {
     /// TTL of the outer header.
     #[serde(default = "ttl")]
     pub(crate) ttl: u8,
-    /// What is reached through the edge; default the whole source range.
+    /// What is reached through the edge; default 100.64.0.0/12 and the IPv6 source range.
     pub(crate) routes: Option<Vec<ipnet::IpNet>>,
 }
 

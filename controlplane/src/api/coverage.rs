@@ -71,6 +71,13 @@ pub(super) fn user_of_range(snapshot: &Snapshot, account: HexId, range: Ipv4Net)
     for tunnel in snapshot.tunnels_in(account) {
         let links = tunnel.interface.links().map(|link| link.trunc());
         let mut prefixes = links.chain(tunnel.allowed_prefixes.iter().copied());
+        let is_target = |ip: &IpAddr| range.contains(ip);
+        if let Some(ip) = tunnel.inner_target().filter(is_target) {
+            return Some(format!(
+                "{ip}, which probes of tunnel '{}' go to, lies inside it",
+                tunnel.name
+            ));
+        }
         if let Some(prefix) = prefixes.find(|prefix| range.contains(prefix)) {
             return Some(format!(
                 "{prefix} of tunnel '{}' lies inside it",

@@ -42,10 +42,14 @@ pub(super) fn check(config: &RouterConfig) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// The UDP ports of an IPsec address (RFC 7296 section 2).
+/// The UDP ports of IPsec: IKE, and what is behind a NAT (RFC 7296 section 2).
+pub(super) const IKE_PORTS: [u16; 2] = [500, 4500];
+
+/// Those of an IPsec address.
 fn ipsec_ports(address: IpAddr) -> [(Carrier, SocketAddr); 2] {
     let port = |carrier, number| (carrier, SocketAddr::new(address, number));
-    [port(Carrier::Ike, 500), port(Carrier::NatT, 4500)]
+    let [ike, nat_t] = IKE_PORTS;
+    [port(Carrier::Ike, ike), port(Carrier::NatT, nat_t)]
 }
 
 /// The ports of every carrier, for each worker.

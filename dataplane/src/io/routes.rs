@@ -437,6 +437,17 @@ pub fn local_ports() -> RangeInclusive<u16> {
     range.unwrap_or(32_768..=60_999)
 }
 
+/// The ports among them that the kernel gives to nobody (`ip_local_reserved_ports`).
+pub fn reserved_ports() -> Vec<RangeInclusive<u16>> {
+    let set = read(Path::new("/proc/sys/net/ipv4/ip_local_reserved_ports"));
+    let set = set.unwrap_or_default();
+    let ranges = set.split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    });
+    ranges.collect()
+}
+
 /// Whether the machine has the family of `net` on `device`; many have IPv6 switched off.
 fn is_usable(net: &IpNet, device: &str) -> bool {
     let switch = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");

@@ -16,7 +16,7 @@ use nix::sys::eventfd::EventFd;
 
 use crate::flow;
 use crate::id::{NodeId, VnetId, WorkerId, Workers};
-use crate::node::{HealthChange, Node, NodeConfig, ProbeKey, Role};
+use crate::node::{HealthChange, LocalPorts, Node, NodeConfig, ProbeKey, Role};
 use crate::packet;
 use crate::program::Programmer;
 use crate::source::Slice;
@@ -426,6 +426,7 @@ fn assemble(
     let mut all = Vec::new();
     for (worker, ((face, ports), commands)) in workers.iter().zip(owned.zip(told)) {
         let node = NodeConfig {
+            local_ports: local_ports(config),
             relay: config.relay.map(|address| address.ip()),
             ..node_config(&config.overlay, worker, workers)
         };
@@ -492,12 +493,24 @@ fn node_config(overlay: &Overlay, worker: WorkerId, workers: Workers) -> NodeCon
         workers,
         role,
         probe_key: ProbeKey(probe_key()),
-        local_ports: match overlay {
-            Overlay::Edge { .. } => Some(routes::local_ports()),
-            Overlay::Userspace { .. } | Overlay::Site { .. } => None,
-        },
+        local_ports: None,
         relay: None,
     }
+}
+
+/// What may enter the machine by UDP; `None` where the overlay is not its stack. What it listens on itself is for
+/// the underlay alone.
+fn local_ports(config: &RouterConfig) -> Option<LocalPorts> {
+    let Overlay::Edge { .. } = config.overlay else {
+        return None;
+    };
+    let own = config.listen.iter().chain(&config.relay);
+    let own = own.map(SocketAddr::port).chain(listen::IKE_PORTS);
+    let own = own.map(|port| port..=port);
+    Some(LocalPorts {
+        range: routes::local_ports(),
+        kept: own.chain(routes::reserved_ports()).collect(),
+    })
 }
 
 /// A secret of a worker's own.

@@ -257,15 +257,12 @@ impl Node {
         (packet, inner): (&mut [u8], &mut Inner),
         is_open: bool,
     ) -> Result<(), DropReason> {
-        let is_lent = match verdict {
-            Verdict::Deliver => self.config.role == Role::Edge,
-            Verdict::Relay(_) => true,
-            Verdict::Forward(_) | Verdict::NoRoute => false,
-        };
-        if !is_lent {
-            return Ok(());
+        match verdict {
+            Verdict::Deliver => self.config.admit(packet, inner)?,
+            // The other node judges by its own ports.
+            Verdict::Relay(_) => {}
+            Verdict::Forward(_) | Verdict::NoRoute => return Ok(()),
         }
-        self.config.admit(packet, inner)?;
         if !range.is_plain() {
             let how = (Side::Destination, is_open);
             translate(packet, inner, how, |seen| range.lent(seen));

@@ -29,6 +29,7 @@ mod tests;
 pub use crate::tunnel::Event;
 pub use counters::{Counters, CountersSnapshot};
 pub use drop::DropReason;
+pub use entry::LocalPorts;
 pub use health::{HealthChange, HealthStatus, ProbeKey, Reason, Transition};
 pub use router::{Node, NodeConfig, Role};
 pub use status::TunnelStatus;

@@ -15,6 +15,7 @@ use crate::wire::icmp::ErrorKind;
 use crate::wire::ip::{self, Inner};
 
 use super::ends::{End, ends_of, outer_of};
+use super::entry::LocalPorts;
 use super::health::{HealthChange, ProbeKey, Prober};
 use super::path::PathMtu;
 use super::{Counters, DropReason, TunnelStatus, icmp};
@@ -38,10 +39,9 @@ pub struct NodeConfig {
     pub role: Role,
     /// The secret of its probes.
     pub probe_key: ProbeKey,
-    /// The ports that sockets of this machine get when they do not ask for one: on an edge whose overlay is the
-    /// machine's stack, which only answers may enter then. `None`: the overlay itself drops what is of no flow, or
-    /// the machine is a site.
-    pub local_ports: Option<RangeInclusive<u16>>,
+    /// On an edge whose overlay is the machine's own stack, which only answers may enter then. `None`: the overlay
+    /// itself drops what is of no flow, or the machine is a site.
+    pub local_ports: Option<LocalPorts>,
     /// Our address for what nodes hand to each other; `None`: nothing is handed over.
     pub relay: Option<IpAddr>,
 }

@@ -281,10 +281,15 @@ impl Programmer {
         self.tables
             .publish(id, Some(writer.tables(&vnet.name, range)));
         if let Some(before) = self.spec.vnets.insert(id, vnet.clone()) {
-            return match before.range == vnet.range {
+            let told = match before.range == vnet.range {
                 true => Ok(()),
                 false => self.tell_again(id, run),
             };
+            if told.is_err() {
+                // So that the next try tells them again.
+                self.spec.vnets.insert(id, before);
+            }
+            return told;
         }
         for (worker, address) in self.tables.workers.iter().zip(addresses) {
             let owner = Owner {
@@ -300,16 +305,21 @@ impl Programmer {
         Ok(())
     }
 
-    /// Tells the workers of a vnet's tunnels once more: probes come from another address now.
+    /// Tells the workers once more of the tunnels that are probed from a source address of the vnet: it is seen as
+    /// another now. All of them, whatever one of them says.
     fn tell_again(&self, vnet: VnetId, run: &mut Run<'_>) -> Result<(), Refusal> {
-        let mut tunnels = self.spec.tunnels.iter();
-        tunnels.try_for_each(|(id, tunnel)| {
-            if tunnel.vnet != vnet {
-                return Ok(());
-            }
+        let is_probed = |tunnel: &Tunnel| {
+            let target = tunnel.health.as_ref().and_then(|health| health.target);
+            tunnel.vnet == vnet && target.is_some()
+        };
+        let tunnels = self.spec.tunnels.iter();
+        let mut told = Ok(());
+        for (id, tunnel) in tunnels.filter(|(_, tunnel)| is_probed(tunnel)) {
             let change = TunnelChange::Put(*id, Box::new(tunnel.clone()));
-            (run.tell)(change).map_err(Refusal::Worker)
-        })
+            let answer = (run.tell)(change).map_err(Refusal::Worker);
+            told = told.and(answer);
+        }
+        told
     }
 
     /// Takes a vnet away, and whatever is still in it.

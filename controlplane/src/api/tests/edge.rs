@@ -255,7 +255,17 @@ async fn nothing_of_an_account_lies_inside_its_source_range() {
     let link = json!({"interface_address": "10.32.0.0/31"});
     let (status, linked) = world.patch(&path, link).await;
     assert_eq!(status, 200, "{linked}");
-    for taken in ["10.240.0.0/12", "10.64.0.0/12", "10.32.0.0/12"] {
+    let probed = world.tunnel("two", None).await;
+    let probed = format!("{account}/wireguard_tunnels/{probed}");
+    let check = json!({"health_check": {"enabled": true, "target": "10.16.0.9"}});
+    let (status, checked) = world.patch(&probed, check).await;
+    assert_eq!(status, 200, "{checked}");
+    for taken in [
+        "10.240.0.0/12",
+        "10.64.0.0/12",
+        "10.32.0.0/12",
+        "10.16.0.0/12",
+    ] {
         let (status, refused) = world.patch(&source, json!({"network": taken})).await;
         assert_eq!((status, code(&refused)), (409, 1018), "{refused}");
         assert_eq!(refused["errors"][0]["source"]["pointer"], "/network");
@@ -286,6 +296,11 @@ async fn nothing_of_an_account_lies_inside_its_source_range() {
     assert_eq!(status, 400, "{refused}");
     let pointer = &refused["errors"][0]["source"]["pointer"];
     assert_eq!(pointer, "/allowed_prefixes");
+    let check = json!({"health_check": {"target": "10.128.0.9"}});
+    let (status, refused) = world.patch(&probed, check).await;
+    assert_eq!(status, 400, "{refused}");
+    let pointer = &refused["errors"][0]["source"]["pointer"];
+    assert_eq!(pointer, "/health_check/target");
     // A peer is told where packets come from, and so are nodes, of this account's vnets alone.
     let config = world.request(Method::GET, &format!("{path}/config"), Body::empty());
     let (_, text) = world.raw(config).await;

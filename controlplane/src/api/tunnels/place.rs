@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dataplane::id::TunnelId;
 use dataplane::program::health::Direction;
+use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::{TAKEN, UNKNOWN};
@@ -202,7 +203,9 @@ fn check_range(snapshot: &Snapshot, tunnel: &Tunnel) -> Result<(), Refusal> {
     let links = links.map(|link| (link.trunc(), "interface_address"));
     let allowed = tunnel.allowed_prefixes.iter();
     let allowed = allowed.map(|prefix| (*prefix, "allowed_prefixes"));
-    for (prefix, field) in links.chain(allowed) {
+    let target = tunnel.inner_target().map(IpNet::from);
+    let target = target.map(|target| (target, "health_check/target"));
+    for (prefix, field) in links.chain(allowed).chain(target) {
         coverage::check_outside(snapshot, tunnel.account_id, &prefix)
             .map_err(|why| Refusal::invalid(INVALID, why).at(field))?;
     }
@@ -249,9 +252,9 @@ fn check_probes(tunnel: &Tunnel) -> Result<(), Refusal> {
 }
 
 fn check_interface(snapshot: &Snapshot, tunnel: &Tunnel) -> Result<(), Refusal> {
-    let field = |link: &ipnet::IpNet| match link {
-        ipnet::IpNet::V4(_) => "interface_address",
-        ipnet::IpNet::V6(_) => "interface_address6",
+    let field = |link: &IpNet| match link {
+        IpNet::V4(_) => "interface_address",
+        IpNet::V6(_) => "interface_address6",
     };
     let others = snapshot.tunnels_of(tunnel.virtual_network_id);
     for other in others.filter(|other| other.id != tunnel.id) {

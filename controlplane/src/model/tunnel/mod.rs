@@ -15,7 +15,10 @@ mod shared;
 mod stored;
 mod wireguard;
 
+use std::net::IpAddr;
+
 use dataplane::id::TunnelId;
+use dataplane::program::health::Direction;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -97,6 +100,13 @@ impl Tunnel {
             Kind::Ipsec(_) => "ip_sec",
             Kind::Interconnect(_) => "cni",
         }
+    }
+
+    /// Where probes go that travel inside the tunnel, if not to its other end.
+    pub fn inner_target(&self) -> Option<IpAddr> {
+        let check = self.health_check?;
+        let is_inside = check.direction == Direction::Bidirectional;
+        check.target.filter(|_| is_inside)
     }
 
     /// Whether a node can be told of it: IPsec without a key cannot speak with anybody.

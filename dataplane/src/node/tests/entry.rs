@@ -3,10 +3,11 @@
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
-use super::super::{DropReason, NodeConfig, ProbeKey, Role};
+use super::super::{DropReason, LocalPorts, NodeConfig, ProbeKey, Role};
 use super::packet;
 use super::world::ip;
 use crate::id::{NodeId, WorkerId, Workers};
+use crate::wire::icmp::{ErrorKind, error};
 use crate::wire::ip::Inner;
 
 fn admits(bytes: &[u8]) -> bool {
@@ -17,7 +18,10 @@ fn admits(bytes: &[u8]) -> bool {
         workers: Workers::new(1).unwrap(),
         role: Role::Edge,
         probe_key: ProbeKey([0; 32]),
-        local_ports: Some(32_768..=60_999),
+        local_ports: Some(LocalPorts {
+            range: 32_768..=60_999,
+            kept: vec![51_820..=51_820, 40_000..=40_002],
+        }),
         relay: None,
     };
     let inner = Inner::parse(bytes).unwrap();
@@ -39,7 +43,7 @@ fn tcp(flags: u8) -> [Vec<u8>; 2] {
 /// A piece of a datagram, at this place.
 fn piece(protocol: u8, offset: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = packet(ip("10.0.0.50"), ip("100.64.0.2"), protocol, payload);
-    bytes[6..8].copy_from_slice(&(0x2000 | offset / 8).to_be_bytes());
+    bytes[6..8].copy_from_slice(&(0x2000 | (offset / 8)).to_be_bytes());
     super::seal(&mut bytes);
     bytes
 }
@@ -94,13 +98,70 @@ fn datagrams_go_to_ports_that_sockets_get_by_chance_and_other_protocols_nowhere(
         builder.write(&mut packet, b"answer").unwrap();
         packet
     };
-    for (port, is_admitted) in [(32_768, true), (60_999, true), (53, false), (61_000, false)] {
+    for (port, is_admitted) in [
+        (32_768, true),
+        (60_999, true),
+        (40_003, true),
+        (53, false),
+        (61_000, false),
+        // Of its own tunnels, and one that no socket gets by chance.
+        (51_820, false),
+        (40_001, false),
+    ] {
         assert_eq!(admits(&udp(port)), is_admitted, "{port}");
     }
     let of = |protocol| packet(ip("10.0.0.50"), ip("100.64.0.2"), protocol, &[0; 64]);
     assert!(admits(&of(1)));
     for protocol in [0, 2, 4, 33, 41, 47, 50, 51, 89, 99, 115, 132, 136, 255] {
         assert!(!admits(&of(protocol)), "{protocol}");
+    }
+}
+
+/// The kernel looks for the socket by what is quoted, whoever the error is for.
+#[test]
+fn an_error_is_about_a_packet_of_the_address_that_it_is_for() {
+    for (own, other, origin) in [
+        ("100.64.0.2", "100.64.0.3", "10.0.0.50"),
+        (
+            "2606:4700:cf1:5000::6440:2",
+            "2606:4700:cf1:5000::6440:3",
+            "fd00::50",
+        ),
+    ] {
+        let about = |source| {
+            let sent = packet(ip(source), ip(origin), 17, &[7; 64]);
+            let mut out = [0; 1280];
+            let mut error_of = |kind| {
+                let len = error(kind, &sent, ip(origin), &mut out).unwrap();
+                let mut bytes = out[..len].to_vec();
+                let at = if bytes[0] >> 4 == 4 { 16..20 } else { 24..40 };
+                let to = packet(ip(origin), ip(own), 1, &[])[at.clone()].to_vec();
+                bytes[at].copy_from_slice(&to);
+                if bytes[0] >> 4 == 4 {
+                    super::seal(&mut bytes);
+                }
+                bytes
+            };
+            let kinds = [
+                ErrorKind::HostUnreachable,
+                ErrorKind::TimeExceeded,
+                ErrorKind::PacketTooBig { mtu: 1300 },
+            ];
+            kinds.map(&mut error_of)
+        };
+        assert!(about(own).iter().all(|error| admits(error)), "{own}");
+        assert!(!about(other).iter().any(|error| admits(error)), "{other}");
+        for error in about(own) {
+            let head = if error[0] >> 4 == 4 { 28 } else { 48 };
+            let mut cut = error[..head + 8].to_vec();
+            if cut[0] >> 4 == 4 {
+                cut[2..4].copy_from_slice(&36_u16.to_be_bytes());
+                super::seal(&mut cut);
+            } else {
+                cut[4..6].copy_from_slice(&16_u16.to_be_bytes());
+            }
+            assert!(!admits(&cut), "it does not say whose packet it was");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::fib::Nexthop;
 use crate::id::{TunnelId, VnetId};
 use crate::node::DropReason;
 use crate::packet::{Offload, PartialChecksum, Segmentation};
+use crate::program::health::Config;
 use crate::source::Range;
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::{ErrorKind, error, quoted_source};
@@ -253,4 +254,35 @@ fn a_range_that_changes_takes_effect_at_once_and_others_lend_the_same_numbers() 
         let old = packet(ip(ORIGIN), seen(lent), 99, b"");
         assert!(world.send(1, &old)[0].is_empty());
     }
+}
+
+/// Where the workers do not take it of one tunnel, the others are told all the same, and it is tried again.
+#[test]
+fn every_tunnel_that_is_probed_from_a_source_address_is_told_of_a_new_range_until_it_is() {
+    let mut world = World::new();
+    let mut spec = world.edge().program.spec().clone();
+    for tunnel in spec.tunnels.values_mut() {
+        tunnel.health = Some(Config {
+            target: Some(ip(ORIGIN)),
+            ..Config::default()
+        });
+    }
+    world.edge().apply(&spec);
+    let range = Range::new(RANGE.parse().unwrap()).unwrap();
+    spec.vnets.get_mut(&VnetId(1)).unwrap().range = range;
+    let program = &mut world.edge().program;
+    for is_refused in [true, false] {
+        let delta = program.spec().diff(&spec);
+        let mut told = Vec::new();
+        let applied = program.apply(&delta, &mut |change| {
+            told.push(change.id());
+            match is_refused && change.id() == TunnelId(1) {
+                true => Err("the device is away".to_owned()),
+                false => Ok(()),
+            }
+        });
+        assert_eq!(told, [TunnelId(1), TunnelId(3)], "those of vnet 1");
+        assert_eq!(applied.rejected.len(), usize::from(is_refused));
+    }
+    assert!(program.spec().diff(&spec).changes.is_empty());
 }
