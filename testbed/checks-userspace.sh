@@ -4,7 +4,7 @@
 # What works over kernel connections and has to work over flows.
 USERSPACE_PATHS=(http1_default http1_second tls_default tls_second http2_default http2_second ipv6_client
   ipv6_origin headers redis_default redis_second dns_default dns_second page_unknown_host page_refused
-  page_silent page_slow page_no_route)
+  page_silent page_slow page_no_route own_address)
 
 # The edge of the world steps aside for one that nobody runs: no root, no capability, no TUN, its own copy of the
 # store. Ports below 1024 are the one thing that the namespace has to allow.

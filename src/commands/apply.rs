@@ -417,6 +417,7 @@ fn is_same(noun: Noun, old: &Value, wanted: &Map<String, Value>) -> bool {
         | Noun::Token
         | Noun::Certificate
         | Noun::Setting
+        | Noun::Subnet
         | Noun::Node => is("name"),
     }
 }

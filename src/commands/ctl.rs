@@ -23,6 +23,7 @@ use crate::{client, table};
   portcullis ctl ipsec psk office             a new key, shown once
   portcullis ctl static-route create prefix=10.1.0.0/16 nexthop=10.255.0.1 priority=100
   portcullis ctl hostname-route create hostname=wiki.corp.internal tunnel_id=<id> resolver_ips='[\"10.0.0.53\"]'
+  portcullis ctl subnet set v4 network=10.240.0.0/12     another source range than 100.64.0.0/12
   portcullis ctl record create --zone example.com type=A name=app.example.com content=10.0.0.50 proxied=true
   portcullis ctl record create --zone example.com type=MX name=@ content=mail.example.com priority=10
   portcullis ctl record create --zone example.com type=CAA name=@ data='{\"flags\":0,\"tag\":\"issue\",\"value\":\"ca.example\"}'
@@ -92,6 +93,8 @@ enum What {
     StaticRoute(Words),
     /// Hostname routes: names that resolvers behind a tunnel know.
     HostnameRoute(Words),
+    /// Where private networks see the edge's connections come from: list, set v4 network=10.240.0.0/12.
+    Subnet(Words),
     /// TCP and UDP apps of a zone (--zone).
     App(Words),
     /// Certificates of your own for the names of a zone (--zone).
@@ -176,6 +179,7 @@ async fn act(args: &Args) -> anyhow::Result<()> {
         What::Interconnect(words) => (Noun::Interconnect, words),
         What::StaticRoute(words) => (Noun::StaticRoute, words),
         What::HostnameRoute(words) => (Noun::HostnameRoute, words),
+        What::Subnet(words) => (Noun::Subnet, words),
         What::App(words) => (Noun::App, words),
         What::Certificate(words) => (Noun::Certificate, words),
         What::Setting(words) => (Noun::Setting, words),
@@ -227,6 +231,13 @@ impl Target<'_> {
             .rest
             .split_first()
             .context("say which one: its id or name")?;
+        if self.noun == Noun::Subnet {
+            // There is one of each family, and no way to read it alone.
+            return Ok((
+                format!("{}/cloudflare_source/{name}", self.collection),
+                rest,
+            ));
+        }
         let id = api.find(&self.collection, self.noun, name).await?;
         Ok((format!("{}/{id}", self.collection), rest))
     }

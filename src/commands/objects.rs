@@ -19,6 +19,7 @@ pub(super) enum Noun {
     Interconnect,
     StaticRoute,
     HostnameRoute,
+    Subnet,
     App,
     Certificate,
     Setting,
@@ -97,6 +98,7 @@ impl Noun {
                 "tunnel_name",
             ],
             Noun::HostnameRoute => &["id", "hostname", "tunnel_name", "resolver_ips", "comment"],
+            Noun::Subnet => &["name", "network", "comment"],
             Noun::Certificate => &["id", "hosts", "status", "issuer", "expires_on"],
             Noun::Setting => &["id", "value", "editable", "modified_on"],
             Noun::Token => &["id", "name", "status", "expires_on", "last_used_on"],
@@ -121,7 +123,7 @@ impl Noun {
             Noun::StaticRoute => Some("routes"),
             Noun::Zone | Noun::Record | Noun::Vnet | Noun::Route | Noun::Tunnel => None,
             Noun::AnyTunnel | Noun::App | Noun::Token | Noun::Node | Noun::HostnameRoute => None,
-            Noun::Certificate | Noun::Setting => None,
+            Noun::Certificate | Noun::Setting | Noun::Subnet => None,
         }
     }
 
@@ -138,7 +140,7 @@ impl Noun {
         match self {
             Noun::Zone | Noun::Record | Noun::Vnet | Noun::Tunnel => "name",
             Noun::Gre | Noun::Ipsec | Noun::Interconnect | Noun::AnyTunnel | Noun::Token => "name",
-            Noun::Node => "name",
+            Noun::Node | Noun::Subnet => "name",
             Noun::Route => "network",
             Noun::StaticRoute => "prefix",
             Noun::HostnameRoute => "hostname",
@@ -224,6 +226,7 @@ impl Api {
             Noun::Interconnect => self.in_account("magic/cf_interconnects").await,
             Noun::StaticRoute => self.in_account("magic/routes").await,
             Noun::HostnameRoute => self.in_account("zerotrust/routes/hostname").await,
+            Noun::Subnet => self.in_account("zerotrust/subnets").await,
             Noun::AnyTunnel => self.in_account("tunnels").await,
             Noun::Node => self.in_account("nodes").await,
         }

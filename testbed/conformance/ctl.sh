@@ -91,6 +91,14 @@ has "the way to its resolver" "$explained" '10.40.0.53 is private: 10.40.0.0/16 
 has "the list" "$(ctl hostname-route list)" 'wiki.apply.internal +apply-office'
 printf 'ok      ctl hostname-route\n'
 
+has "the source range" "$(ctl subnet list)" '100\.64\.0\.0/12'
+has "another" "$(ctl subnet set v4 network=172.16.0.0/12 comment=moved)" '"network": "172.16.0.0/12"'
+has "the list" "$(ctl subnet list)" '172\.16\.0\.0/12 +moved'
+ctl subnet set v4 network=192.160.0.0/12 >"$WORK/out" 2>&1 && fail "a public range was set"
+has "a refusal" "$(cat "$WORK/out")" '1002 .*private.*/network'
+ctl subnet set v4 network=100.64.0.0/12 >"$WORK/out"
+printf 'ok      ctl subnet\n'
+
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=apply \
   -addext 'subjectAltName=DNS:*.apply.example.com' -keyout "$WORK/key.pem" -out "$WORK/chain.pem" 2>/dev/null
 sed -n 2p "$WORK/key.pem" >>"$SECRETS"

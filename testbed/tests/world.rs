@@ -85,6 +85,7 @@ macro_rules! checks {
                 "userspace",
                 "names",
                 "private",
+                "range",
                 "gre",
                 "sites",
                 "ecmp",
