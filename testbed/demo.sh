@@ -33,8 +33,8 @@ names_proxied     | names and apps lead to the edge    | dig          | none: th
 names_types       | records of all 21 types            | dig          | none: the edge
 private_names     | names of the private networks      | curl, redis  | both, by their dnsmasq
 source_range      | another source range, at once      | curl, ping   | origin1, wireguard-go
-own_address       | an origin with the edge's address   | curl         | origin1 nginx
-closed_services   | services of the edge's machine     | curl, dig    | nobody
+own_address       | an origin at an address of the edge | curl         | origin1 nginx
+closed_services   | services of the machine itself     | curl, dig    | nobody
 download_default  | 256 MiB with checksum, wireguard-go | curl        | origin1 nginx
 download_second   | 256 MiB with checksum, our site    | curl         | origin2 nginx
 both_directions   | up and down at once                | curl         | origin1 nginx
