@@ -35,6 +35,12 @@ expect_like() {
   esac
 }
 
+# tunnel_dropped NAME: packets of that tunnel of the edge that were dropped, whatever the reason. What the edge's counters have more
+# is of others: the kernel, for one, still tries to close connections whose route is gone.
+tunnel_dropped() {
+  "$BIN" show tunnels --json --socket "$EDGE_SOCKET" | jq -er --arg t "$1" '.[] | select(.name == $t) | .dropped_packets'
+}
+
 client() { in_ns pc-client "$@"; }
 get() { client curl -sS -m 15 --cacert "$CA_FILE" "$@"; }
 status() { get -o /dev/null -w '%{http_code}' "$@"; }

@@ -167,23 +167,19 @@ remember() { sed -i "s|^$1=.*|$1=${!1}|" "$RUN/env"; }
 
 # --- forged packets ---
 
-dropped() {
-  "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq '[.. | objects | (.drops // empty) | .. | numbers] | add'
-}
-
 # Packets that site 2 sends into its tunnel with addresses it has no right to are dropped and counted, and arrive nowhere.
 check_spoof() {
   trap end_spoof EXIT
   begin_spoof
   local before after
-  before=$(dropped)
+  before=$(tunnel_dropped site2)
   forge 192.0.2.66 "$SOURCE_SECOND"
   forge "$SOURCE_DEFAULT" "$SOURCE_SECOND"
   forge "$SOURCE_DEFAULT" 100.64.0.1
   forge 10.0.0.1 "$SOURCE_DEFAULT"
   expect "$(seen pc-site2 sent)" 20 "forged packets that left site 2"
-  after=$(dropped)
-  expect $((after - before)) 20 "drops counted at the edge"
+  after=$(tunnel_dropped site2)
+  expect $((after - before)) 20 "drops of the tunnel, counted at the edge"
   expect "$(seen pc-edge arrived)" 0 "forged packets that came out at the edge"
   expect "$(seen pc-origin1 arrived)" 0 "forged packets that came out at origin1"
   expect "$(seen pc-origin2 arrived)" 0 "forged packets that came out at origin2"

@@ -138,14 +138,12 @@ reason() {
 
 # sites_dropped PLACE REASON: packets of the tunnel that leads there that the edge has dropped; of no tunnel, for that reason.
 sites_dropped() {
-  local tunnel
   case $1 in
-    pc-origin2 | pc-site2) tunnel=site2 ;;
-    two) tunnel=linux-two ;;
-    stranger) reason "$2" && return ;;
+    pc-origin2 | pc-site2) tunnel_dropped site2 ;;
+    two) tunnel_dropped linux-two ;;
+    stranger) reason "$2" ;;
     *) die "no tunnel leads to $1" ;;
   esac
-  "$BIN" show tunnels --json --socket "$EDGE_SOCKET" | jq -er --arg t "$tunnel" '.[] | select(.name == $t) | .dropped_packets'
 }
 
 sites_forge() {
