@@ -68,6 +68,33 @@ ipsec_crash() {
 }
 ipsec_came_back() { ipsec_health "$TUNNEL_IPSEC" degraded || ipsec_health "$TUNNEL_IPSEC" healthy; }
 
+# strongSwan over IPv6: both families inside, all sizes, bulk both ways; and nothing of it by IPv4.
+check_ipsec_over_ipv6() {
+  local rekeyed
+  begin_ipsec
+  wait_for 10 "probes to be answered" ipsec_health "$TUNNEL_IPSEC_SIX" healthy
+  expect "$(ipsec_shown "$TUNNEL_IPSEC_SIX" '.ipsec_status.children[0] | "\(.transform) \(.is_in_udp)"')" 'aes128-gcm16 true' "the child SA"
+  expect "$(ipsec_endpoint six)" '[2001:db8:51::16]:4500' "where the edge sends to"
+  expect_like "$(through -c 20 10.6.0.50)" '* 0% packet loss*' "20 echoes"
+  expect_like "$(through6 -c 20 fd00:6::50)" '* 0% packet loss*' "20 echoes, IPv6 inside"
+  expect_like "$(through -c 3 -s 1372 -M 'do' 10.6.0.50)" '* 0% packet loss*' "packets of the tunnel's MTU, uncut"
+  expect_like "$(through6 -c 3 -s 1352 -M 'do' fd00:6::50)" '* 0% packet loss*' "and IPv6 ones"
+  expect_like "$(through -c 3 -s 4000 10.6.0.50)" '* 0% packet loss*' "packets of 4028 bytes, cut"
+  # The sender cuts IPv6, and is told by the first one into what.
+  through6 -c 1 -s 4000 fd00:6::50 || true
+  expect_like "$(through6 -c 3 -s 4000 fd00:6::50)" '* 0% packet loss*' "packets of 4048 bytes, cut"
+  in_ns pc-edge timeout 30 iperf3 -c 10.6.0.50 -B "$SOURCE_IPSEC" -n 24M
+  in_ns pc-edge timeout 30 iperf3 -c 10.6.0.50 -B "$SOURCE_IPSEC" -n 24M -R
+  in_ns pc-edge timeout 30 iperf3 -c fd00:6::50 -B "$SOURCE6_IPSEC" -n 24M
+  in_ns pc-edge timeout 30 iperf3 -c fd00:6::50 -B "$SOURCE6_IPSEC" -n 24M -R
+  charon_ask ipsec-six --rekey --child net >>"$LOGS/ipsec-six-swanctl.log" 2>&1 &
+  rekeyed=$!
+  expect_like "$(through -c 40 10.6.0.50)" '* 0% packet loss*' "40 echoes while the child SA is replaced"
+  wait "$rekeyed"
+}
+through6() { in_ns pc-edge ping -n -q -i 0.05 -W 2 -I "$SOURCE6_IPSEC" "$@"; }
+ipsec_endpoint() { "$BIN" show tunnels --json --socket "$EDGE_SOCKET" | jq -r --arg t "$1" '.[] | select(.name == $t) | .endpoint'; }
+
 # Our own site as the customer's router: IP protocol 50, probes both ways, and its neighbour of the same vnet.
 check_ipsec_site() {
   begin_ipsec

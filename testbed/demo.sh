@@ -50,6 +50,7 @@ ecmp_shares       | 2000 flows by weight, each on one   | UDP          | three k
 ecmp_failover     | a tunnel cut under iperf3 and HTTP | iperf3, wrk  | three kinds
 ecmp_priority     | all of a priority down: the next   | UDP          | GRE of the API
 ipsec_strongswan  | IPsec tunnel of the API            | ping, curl   | strongSwan
+ipsec_over_ipv6   | IPsec tunnel over IPv6             | ping, iperf3 | strongSwan
 ipsec_site        | IPsec, IP protocol 50              | ping, iperf3 | our site
 direct_port       | Ethernet port without tunnel       | ping, iperf3 | Linux router
 direct_vlans      | two customers, two VLANs, one port | ping, curl   | Linux 6.1 8021q

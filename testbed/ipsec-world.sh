@@ -3,13 +3,14 @@
 #
 #   pc-edge ══ ESP in UDP, IKEv2 ══ pc-ipsec-site   strongSwan 5.9 ── pc-ipsec-origin 10.0.0.50   vpn.example.com
 #           ══ ESP, IP protocol 50 ══ pc-ipsec-ours   portcullis site   10.3.0.50
+#           ══ ESP in UDP, IKEv2, over IPv6 ══ pc-ipsec-six   strongSwan   10.6.0.50 fd00:6::50
 # All of it is in the vnet `ipsec`; 10.0.0.50 is in the two others, too.
 
 . "$TESTBED/world.sh"
 . "$TESTBED/charon.sh"
 
-IPSEC_NAMESPACES=(pc-ipsec-site pc-ipsec-origin pc-ipsec-ours)
-IPSEC_PROCESSES=(ipsec-charon ipsec-ours ipsec-nginx ipsec-iperf ipsec-iperf-ours)
+IPSEC_NAMESPACES=(pc-ipsec-site pc-ipsec-origin pc-ipsec-ours pc-ipsec-six)
+IPSEC_PROCESSES=(ipsec-charon ipsec-six ipsec-ours ipsec-nginx ipsec-iperf ipsec-iperf-ours ipsec-iperf-six ipsec-iperf-six6)
 
 need_for_ipsec_world() {
   need_for_charon
@@ -27,17 +28,22 @@ ipsec_world_up() {
   ipsec_origin
   ipsec_configure
   ipsec_charon
+  ipsec_six
   ipsec_ours
   SOURCE_IPSEC=$("$BIN" show sources --json --socket "$EDGE_SOCKET" | jq -er 'map(select(.vnet_name == "ipsec")) | .[0].ipv4')
+  SOURCE6_IPSEC=$("$BIN" show sources --json --socket "$EDGE_SOCKET" | jq -er 'map(select(.vnet_name == "ipsec")) | .[0].ipv6')
   cat >"$RUN/ipsec.env" <<ENV
 VNET_IPSEC=$VNET_IPSEC
 SOURCE_IPSEC=$SOURCE_IPSEC
+SOURCE6_IPSEC=$SOURCE6_IPSEC
 TUNNEL_IPSEC=$TUNNEL_IPSEC
 TUNNEL_IPSEC_OURS=$TUNNEL_IPSEC_OURS
+TUNNEL_IPSEC_SIX=$TUNNEL_IPSEC_SIX
 RECORD_IPSEC=$RECORD_IPSEC
 ENV
   wait_for 20 "strongSwan's tunnel" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.0.0.50
   wait_for 20 "our site's tunnel" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.3.0.50
+  wait_for 20 "strongSwan's tunnel over IPv6" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.6.0.50
 }
 
 ipsec_namespaces() {
@@ -58,6 +64,13 @@ ipsec_namespaces() {
   ip -n pc-ipsec-origin route add default via 10.0.0.1
   ip -n pc-ipsec-ours addr add 10.3.0.1/32 dev lo
   ip -n pc-ipsec-ours addr add 10.3.0.50/32 dev lo
+  # No IPv4 on the underlay: what is said to this customer is said over IPv6.
+  link pc-ipsec-six underlay0 pc-net ipsec-six
+  ip -n pc-net link set ipsec-six master underlay
+  ip -n pc-ipsec-six addr add 2001:db8:51::16/64 dev underlay0 nodad
+  ip -n pc-ipsec-six addr add 10.255.1.5/32 dev lo
+  ip -n pc-ipsec-six addr add 10.6.0.50/32 dev lo
+  ip -n pc-ipsec-six addr add fd00:6::50/128 dev lo
   # The segment sizes that clients are told.
   in_ns pc-ipsec-origin nft -f - <<'NFT'
 table inet portcullis {
@@ -79,25 +92,30 @@ ipsec_origin() {
   start ipsec-nginx pc-ipsec-origin nginx -e "$LOGS/ipsec-nginx.log" -c "$dir/nginx.conf"
   start ipsec-iperf pc-ipsec-origin iperf3 -s -B 10.0.0.50
   start ipsec-iperf-ours pc-ipsec-ours iperf3 -s -B 10.3.0.50
+  start ipsec-iperf-six pc-ipsec-six iperf3 -s -B 10.6.0.50
+  start ipsec-iperf-six6 pc-ipsec-six iperf3 -s -B fd00:6::50
   wait_for 10 "the origin behind IPsec" in_ns pc-ipsec-origin curl -s -o /dev/null http://10.0.0.50/
 }
 
-# As a customer does it: a network, two tunnels, a key that we made and one that the API made, routes to the far sides, a name.
+# As a customer does it: a network, three tunnels, keys that we made and one that the API made, routes to the far sides, a name.
 ipsec_configure() {
   local account=/accounts/$ACCOUNT_ID
   VNET_IPSEC=$(api POST "$account/teamnet/virtual_networks" '{"name":"ipsec"}' | field id)
-  TUNNEL_IPSEC=$(ipsec_tunnel strongswan 198.51.100.13 10.255.1.0 '{"psk":"a key that the customer chose"}')
-  TUNNEL_IPSEC_OURS=$(ipsec_tunnel ours 198.51.100.14 10.255.1.2 '{"replay_protection":true}')
+  TUNNEL_IPSEC=$(ipsec_tunnel strongswan 198.51.100.1 198.51.100.13 10.255.1.0 '{"psk":"a key that the customer chose"}')
+  TUNNEL_IPSEC_OURS=$(ipsec_tunnel ours 198.51.100.1 198.51.100.14 10.255.1.2 '{"replay_protection":true}')
+  TUNNEL_IPSEC_SIX=$(ipsec_tunnel six 2001:db8:51::1 2001:db8:51::16 10.255.1.4 '{"psk":"a key for the way over IPv6"}')
   PSK_OURS=$(api POST "$account/magic/ipsec_tunnels/$TUNNEL_IPSEC_OURS/psk_generate" '{}' | field psk)
   ipsec_route 10.0.0.0/24 10.255.1.1
   ipsec_route 10.3.0.0/24 10.255.1.3
+  ipsec_route 10.6.0.0/24 10.255.1.5
+  ipsec_route fd00:6::/64 10.255.1.5
   RECORD_IPSEC=$(record A vpn.example.com 10.0.0.50 "$VNET_IPSEC")
 }
 
-# ipsec_tunnel NAME CUSTOMER INTERFACE MORE: prints its id.
+# ipsec_tunnel NAME EDGE CUSTOMER INTERFACE MORE: prints its id.
 ipsec_tunnel() {
-  api POST "/accounts/$ACCOUNT_ID/magic/ipsec_tunnels" "$(jq -nc --arg n "$1" --arg c "$2" --arg i "$3/31" --arg v "$VNET_IPSEC" \
-    --argjson more "$4" '{name:$n, cloudflare_endpoint:"198.51.100.1", customer_endpoint:$c, interface_address:$i,
+  api POST "/accounts/$ACCOUNT_ID/magic/ipsec_tunnels" "$(jq -nc --arg n "$1" --arg e "$2" --arg c "$3" --arg i "$4/31" \
+    --arg v "$VNET_IPSEC" --argjson more "$5" '{name:$n, cloudflare_endpoint:$e, customer_endpoint:$c, interface_address:$i,
       virtual_network_id:$v, health_check:{type:"request", rate:"high"}} + $more')" | field id
 }
 
@@ -113,25 +131,38 @@ ipsec_shown() {
 
 # The customer's router: strongSwan begins, by the name that the API gave it.
 ipsec_charon() {
-  mkdir -p "$RUN/ipsec-charon"
-  cat >"$RUN/ipsec-charon/swanctl.conf" <<CONF
+  ipsec_charon_conf ipsec-charon 198.51.100.1 198.51.100.13 "$TUNNEL_IPSEC" 'a key that the customer chose' \
+    10.0.0.0/24 100.64.0.0/12,10.3.0.0/24 10.255.1.1/32 10.255.1.0/32
+  charon_start ipsec-charon pc-ipsec-site
+}
+
+ipsec_six() {
+  ipsec_charon_conf ipsec-six 2001:db8:51::1 2001:db8:51::16 "$TUNNEL_IPSEC_SIX" 'a key for the way over IPv6' \
+    10.6.0.0/24,fd00:6::/64 100.64.0.0/12,2606:4700:cf1:5000::/64 10.255.1.5/32 10.255.1.4/32
+  charon_start ipsec-six pc-ipsec-six
+}
+
+# ipsec_charon_conf NAME EDGE CUSTOMER TUNNEL PSK NETWORKS THEIRS ADDRESS THEIR_ADDRESS
+ipsec_charon_conf() {
+  mkdir -p "$RUN/$1"
+  cat >"$RUN/$1/swanctl.conf" <<CONF
 connections {
   edge {
     version = 2
-    local_addrs = 198.51.100.13
-    remote_addrs = 198.51.100.1
+    local_addrs = $3
+    remote_addrs = $2
     proposals = aes256gcm16-prfsha256-x25519
     encap = yes
     dpd_delay = 5s
     keyingtries = 0
     local { auth = psk
-      id = $(ipsec_shown "$TUNNEL_IPSEC" .ike_identities.fqdn) }
+      id = $(ipsec_shown "$4" .ike_identities.fqdn) }
     remote { auth = psk
-      id = 198.51.100.1 }
+      id = $2 }
     children {
       net {
-        local_ts = 10.0.0.0/24
-        remote_ts = 100.64.0.0/12,10.3.0.0/24
+        local_ts = $6
+        remote_ts = $7
         esp_proposals = aes128gcm16
         start_action = start
         close_action = start
@@ -139,8 +170,8 @@ connections {
       }
       # A child SA of its own for the probes.
       link {
-        local_ts = 10.255.1.1/32
-        remote_ts = 10.255.1.0/32
+        local_ts = $8
+        remote_ts = $9
         esp_proposals = aes128gcm16
         start_action = start
         close_action = start
@@ -151,11 +182,10 @@ connections {
 }
 secrets {
   ike-edge {
-    secret = "a key that the customer chose"
+    secret = "$5"
   }
 }
 CONF
-  charon_start ipsec-charon pc-ipsec-site
 }
 
 ipsec_ours() {
@@ -191,17 +221,18 @@ ipsec_world_down() {
   for ns in "${IPSEC_NAMESPACES[@]}"; do
     ! has_ns "$ns" || ip netns del "$ns" || true
   done
-  rm -rf "${RUN:?}"/ipsec.env "$RUN"/ipsec-charon "$RUN"/ipsec-ours.toml "$RUN"/originipsec
+  rm -rf "${RUN:?}"/ipsec.env "$RUN"/ipsec-charon "$RUN"/ipsec-six "$RUN"/ipsec-ours.toml "$RUN"/originipsec
 }
 
 ipsec_unconfigure() {
-  local account=/accounts/$ACCOUNT_ID route
+  local account=/accounts/$ACCOUNT_ID route tunnel
   . "$RUN/ipsec.env"
   api DELETE "/zones/$ZONE_ID/dns_records/$RECORD_IPSEC" >/dev/null
   for route in $(api GET "$account/magic/routes" | jq -r --arg v "$VNET_IPSEC" '.routes[] | select(.virtual_network_id == $v) | .id'); do
     api DELETE "$account/magic/routes/$route" >/dev/null
   done
-  api DELETE "$account/magic/ipsec_tunnels/$TUNNEL_IPSEC" >/dev/null
-  api DELETE "$account/magic/ipsec_tunnels/$TUNNEL_IPSEC_OURS" >/dev/null
+  for tunnel in "$TUNNEL_IPSEC" "$TUNNEL_IPSEC_OURS" "$TUNNEL_IPSEC_SIX"; do
+    api DELETE "$account/magic/ipsec_tunnels/$tunnel" >/dev/null
+  done
   api DELETE "$account/teamnet/virtual_networks/$VNET_IPSEC" >/dev/null
 }

@@ -30,7 +30,7 @@ tun_backend = "auto"
 mtu = 1420
 listen = ["198.51.100.1:51820", "[2001:db8:51::1]:51820"]
 gre = ["198.51.100.1"]
-ipsec = ["198.51.100.1"]
+ipsec = ["198.51.100.1", "2001:db8:51::1"]
 endpoint = "198.51.100.1:51820"
 [proxy]
 http = ["203.0.113.1:80", "[2001:db8:1::1]:80"]
@@ -194,6 +194,6 @@ esac
 if [ "${1:-}" = ipsec ]; then
   BIN=$PORTCULLIS_BIN
   ipsec_world_up
-  say "ipsec: ip netns exec pc-edge ping -I $SOURCE_IPSEC 10.0.0.50 (strongSwan), 10.3.0.50 (portcullis site)"
+  say "ipsec: ip netns exec pc-edge ping -I $SOURCE_IPSEC 10.0.0.50 (strongSwan), 10.3.0.50 (portcullis site), 10.6.0.50 (strongSwan over IPv6)"
 fi
 say "the world is up: see $RUN/env"

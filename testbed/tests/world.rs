@@ -160,6 +160,7 @@ checks! {
     a_cut_tunnel_hands_its_flows_over_and_the_others_lose_nothing: "ecmp_failover";
     the_next_priority_carries_all_where_all_tunnels_of_one_are_down: "ecmp_priority";
     strongswan_carries_a_vnet_that_the_api_made_and_may_crash: "ipsec_strongswan";
+    strongswan_over_ipv6_carries_both_families: "ipsec_over_ipv6";
     our_own_site_carries_ipsec_and_answers_past_it: "ipsec_site";
     an_ethernet_port_is_the_routers_alone: "direct_port";
     a_neighbour_that_goes_is_missed_and_one_that_comes_back_found: "direct_neighbour";
