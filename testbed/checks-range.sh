@@ -125,3 +125,65 @@ check_closed_services() {
   [ "$(edge_dropped not_asked_for)" -gt "$before" ] || die "not counted as not asked for"
   expect_like "$(in_ns pc-origin1 ping -n -q -c 2 -i 0.1 -W 2 "$SOURCE_DEFAULT" || true)" '* 0% packet loss*' "ping"
 }
+
+# --- paths of the same address in two networks ---
+
+# Only 1000 bytes, or 1300 of IPv6, fit the way to origin 1, and its router says so. That is the path of its vnet: what goes there is
+# cut and arrives whole; the kernel, which would keep it for every 10.0.0.50, does not hear of it; and the origin at the same address
+# in the other vnet gets packets as long as before.
+check_narrow_path() {
+  need ethtool ethtool
+  install_needed
+  trap end_narrow_path EXIT
+  narrow_begin
+  narrow_upload app 1
+  narrow_upload app6 1
+  [ "$(edge_count path_reports_inside)" -gt 0 ] || die "the edge has not heard of the path"
+  expect "$(narrow_known 10.0.0.50 "$SOURCE_DEFAULT")" '' "what the kernel has heard of it"
+  expect "$(narrow_long 1)" 0 "packets at origin 1 that are longer than its path"
+  narrow_upload wiki 2
+  # 16 MiB are 12,000 packets of 1380 bytes.
+  [ "$(narrow_long 2)" -gt 10000 ] || die "$(narrow_long 2) long packets at origin 2: its path is not narrow"
+  say "packets at origin 2 as long as before: $(narrow_long 2)"
+}
+
+narrow_begin() {
+  local n
+  for n in 1 2; do
+    # As on a wire: the origin sees each packet by itself.
+    in_ns "pc-site$n" ethtool -K lan0 tso off gso off
+    in_ns "pc-origin$n" nft -f - <<'NFT'
+table inet pc_paths {
+  counter long { }
+  chain in { type filter hook prerouting priority 0; iifname "lan0" ip length > 1000 counter name long; iifname "lan0" ip6 length > 1260 counter name long; }
+}
+NFT
+  done
+  # Its router says so from an address of its network.
+  ip -n pc-site1 route replace 100.64.0.0/12 dev pcs1 src 10.0.0.1
+  ip -n pc-site1 route replace 10.0.0.50/32 dev lan0 mtu lock 1000
+  ip -n pc-site1 route replace fd00:10::50/128 dev lan0 mtu lock 1300
+}
+
+# narrow_upload NAME ORIGIN: 16 MiB by HTTP.
+narrow_upload() {
+  local bytes=$((16 << 20)) at=$RUN/origin$2/upload/narrow
+  expect_like "$(head -c "$bytes" "$RUN/big" | client curl -sS -m 30 -T - -o /dev/null -w '%{http_code}' "http://$1.example.com/upload/narrow")" \
+    '20[14]' "PUT of 16 MiB to $1"
+  expect "$(sha256sum <"$at")" "$(head -c "$bytes" "$RUN/big" | sha256sum)" "what origin $2 received"
+  rm -f "$at"
+}
+narrow_long() { in_ns "pc-origin$1" nft -j list counter inet pc_paths long | jq '[.nftables[].counter // empty | .packets] | add'; }
+narrow_known() { in_ns pc-edge ip route get "$1" from "$2" oif pc-tun | grep -o 'mtu [0-9]*' || true; }
+edge_count() { "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq -er --arg of "$1" '.router.packets[$of]'; }
+
+end_narrow_path() {
+  local n
+  for n in 1 2; do
+    in_ns "pc-site$n" ethtool -K lan0 tso on gso on
+    in_ns "pc-origin$n" nft delete table inet pc_paths 2>/dev/null || true
+  done
+  ip -n pc-site1 route replace 100.64.0.0/12 dev pcs1
+  ip -n pc-site1 route del 10.0.0.50/32 dev lan0 2>/dev/null || true
+  ip -n pc-site1 route del fd00:10::50/128 dev lan0 2>/dev/null || true
+}

@@ -129,6 +129,7 @@ checks! {
     an_answer_forged_in_another_network_is_not_believed: "private_names_forged";
     a_private_network_sees_the_source_range_that_its_account_chose: "source_range";
     an_origin_with_an_address_of_the_edges_machine_is_not_the_machine: "own_address";
+    a_narrow_path_of_one_network_is_not_the_others: "narrow_path";
     services_of_the_edges_machine_are_not_for_private_networks: "closed_services";
     a_download_has_the_right_checksum: "download_default", "download_second";
     a_whole_gibibyte_has_the_right_checksum: "download_whole";

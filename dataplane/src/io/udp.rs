@@ -39,6 +39,15 @@ pub struct Socket {
     control: Vec<u8>,
 }
 
+/// Lets the datagrams of an IPv4 socket into private networks be cut where they are too long, here and on the way:
+/// what the kernel has heard of a path may be of another vnet's host with the same address.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn forget_paths(socket: &impl AsRawFd) -> io::Result<()> {
+    sys::set_path_mtu(socket, true, PathMtu::Cut)
+}
+
 /// A train of datagrams of one sender.
 #[derive(Debug)]
 pub struct Received {

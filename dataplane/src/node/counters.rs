@@ -62,6 +62,8 @@ pub struct Counters {
     pub echoes_answered: u64,
     /// Reports of the underlay that a datagram of ours was too long, which lowered a tunnel's MTU.
     pub path_reports: u64,
+    /// Reports out of private networks that a TCP packet of this machine's was too long there.
+    pub path_reports_inside: u64,
     /// Such reports that were of no datagram that was sent lately, said nothing possible, or were too many.
     pub path_reports_ignored: u64,
     drops: [u64; DropReason::ALL.len()],
@@ -96,6 +98,7 @@ impl Default for Counters {
             probes_reflected: 0,
             echoes_answered: 0,
             path_reports: 0,
+            path_reports_inside: 0,
             path_reports_ignored: 0,
             drops: [0; DropReason::ALL.len()],
         }
@@ -149,6 +152,7 @@ impl Counters {
             ("probes_reflected", self.probes_reflected),
             ("echoes_answered", self.echoes_answered),
             ("path_reports", self.path_reports),
+            ("path_reports_inside", self.path_reports_inside),
             ("path_reports_ignored", self.path_reports_ignored),
         ];
         CountersSnapshot {

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use crate::fib::Nexthop;
 use crate::id::{TunnelId, VnetId};
-use crate::packet::{Exit, Fragments, Offload, Parcel, Segments, may_cut};
+use crate::packet::{
+    Exit, Fragments, Offload, Parcel, Segmentation, Segments, cut_stream, may_cut,
+};
 use crate::source::{self, RANGE_V4};
 use crate::tunnel::Handle;
 use crate::wire::icmp::ErrorKind;
@@ -46,7 +48,8 @@ impl Node {
                 return Err(DropReason::NoRoute);
             }
         };
-        let way = (Sender::Overlay(range), (tunnel, vnet));
+        let path = tables.paths().fits(inner.dst, now);
+        let way = (Sender::Overlay(range, path), (tunnel, vnet));
         self.route_on(way, (packet, offload), scratch, now)
     }
 
@@ -63,7 +66,18 @@ impl Node {
             self.report(ErrorKind::TimeExceeded, from, packet, now);
             return Err(DropReason::TtlExceeded);
         }
-        let is_long = Segments::new(packet, offload)?.len_max() > usize::from(mtu);
+        let len = Segments::new(packet, offload)?.len_max();
+        let cut = match from {
+            // Told, the kernel would remember it of the same address in every vnet.
+            Sender::Overlay(_, path)
+                if self.config.role == Role::Edge && len > usize::from(mtu.min(path)) =>
+            {
+                cut_stream(packet, offload, mtu.min(path))
+            }
+            Sender::Overlay(..) | Sender::Tunnel(_) => None,
+        };
+        let is_long = cut.is_none() && len > usize::from(mtu);
+        let offload = cut.unwrap_or(offload);
         if is_long && !may_cut(packet) {
             self.report(ErrorKind::PacketTooBig { mtu }, from, packet, now);
             return Err(DropReason::TooBig);
@@ -90,7 +104,11 @@ impl Node {
         let mut segments = Segments::new(packet, offload)?;
         let link = self.links.get(&tunnel).ok_or(DropReason::Gone)?;
         let mtu = link.mtu;
+        // A device takes what is to be cut only with the checksum to be completed, too.
+        let is_for_device =
+            offload.segmentation == Segmentation::None || offload.checksum.is_some();
         let is_whole = matches!(link.place, Place::Here(Handle::Direct(_)))
+            && is_for_device
             && segments.len_max() <= usize::from(mtu);
         if link.vnet == vnet && is_whole {
             let is_sent = self.deliver_whole(Exit::Link(tunnel), packet, offload);

@@ -29,7 +29,7 @@ impl Node {
     /// Tells whoever sent a packet.
     pub(super) fn report(&mut self, kind: ErrorKind, to: Sender, offending: &[u8], now: Instant) {
         match to {
-            Sender::Overlay(range) => self.report_to_overlay(kind, range, offending, now),
+            Sender::Overlay(range, _) => self.report_to_overlay(kind, range, offending, now),
             Sender::Tunnel(tunnel) => self.report_to_tunnel(kind, tunnel, offending, now),
         }
     }

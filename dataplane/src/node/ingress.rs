@@ -37,7 +37,7 @@ impl Node {
         guard: &Guard,
     ) -> Result<(), DropReason> {
         if way.carrier == Carrier::Relay {
-            return self.relayed(way, datagram, guard);
+            return self.relayed(way, datagram, now, guard);
         }
         if let Some(other) = self.addressee(way, datagram) {
             return self.hand_over(other, arrival, Parcel::Underlay(way), datagram);
@@ -144,6 +144,11 @@ impl Node {
         link.rx.add(len);
         mss::clamp(&mut scratch[..len], mtu, false);
         let verdict = self.verdict(tables, vnet, &inner, guard)?;
+        if matches!(verdict, Verdict::Deliver)
+            && self.hears_of_path(tables, &scratch[..len], &inner, now)
+        {
+            return Ok(());
+        }
         self.take_in(
             &verdict,
             tables.range(),
@@ -196,6 +201,9 @@ impl Node {
         link.rx.add_all(packets, packet.len());
         mss::clamp(packet, mtu, offload.checksum.is_some());
         let verdict = self.verdict(tables, vnet, &inner, &guard)?;
+        if matches!(verdict, Verdict::Deliver) && self.hears_of_path(tables, packet, &inner, now) {
+            return Ok(());
+        }
         let is_open = offload.checksum.is_some();
         self.take_in(&verdict, tables.range(), (packet, &mut inner), is_open)?;
         match verdict {

@@ -1,5 +1,8 @@
-//! What is learned of the path under a tunnel: the MTU that routers of the underlay report (RFC 1191, RFC
-//! 8201), as far as they show a datagram that was sent lately.
+//! What is learned of the paths behind the tunnels, and of the path under each: the MTU that routers report (RFC
+//! 1191, RFC 8201).
+//!
+//! Behind a tunnel it is of the vnet, and concerns nobody else. Under it, it is of the tunnel, as far as a router
+//! of the underlay shows a datagram that was sent lately.
 //!
 //! Anybody can write such a report. So it counts only where it quotes what the owner of the tunnel knows to
 //! have sent, and what was longer than what is said to fit. What fits is never less than every host has to
@@ -9,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::id::TunnelId;
 use crate::packet::Parcel;
+use crate::program::VnetTables;
 use crate::tunnel::bucket::Rate;
-use crate::wire::icmp::TooBig;
+use crate::wire::icmp::{TooBig, too_big};
+use crate::wire::ip::{self, Inner};
 
-use super::Node;
 use super::router::{Arrival, Link};
+use super::{Node, Role};
 
 /// When a larger MTU is tried again (RFC 1191 section 6.3, RFC 8201 section 4).
 const KEPT_FOR: Duration = Duration::from_secs(600);
@@ -35,6 +40,34 @@ pub(super) struct PathMtu {
 }
 
 impl Node {
+    /// Takes what a router behind a tunnel says of a TCP packet that an edge's machine sent: it is not for the
+    /// kernel, whose memory of paths is one for all vnets. False for anything else.
+    pub(super) fn hears_of_path(
+        &mut self,
+        tables: &VnetTables,
+        packet: &[u8],
+        inner: &Inner,
+        now: Instant,
+    ) -> bool {
+        let is_icmp = matches!(inner.protocol, ip::ICMP | ip::ICMPV6);
+        if !is_icmp || self.config.role != Role::Edge {
+            return false;
+        }
+        let Some(report) = too_big(packet, inner) else {
+            return false;
+        };
+        if report.local != inner.dst || report.protocol != ip::TCP {
+            return false;
+        }
+        if usize::from(report.mtu) < report.len {
+            tables.paths().learn(report.remote, report.mtu, now);
+            self.counters.path_reports_inside += 1;
+        } else {
+            self.counters.path_reports_ignored += 1;
+        }
+        true
+    }
+
     /// Takes what a router of the underlay says of a datagram that is said to be ours.
     pub fn handle_too_big(&mut self, report: &TooBig<'_>, now: Instant) {
         let floor = if report.local.is_ipv4() {

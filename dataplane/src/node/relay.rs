@@ -6,10 +6,12 @@
 //! that disagree about a slice send nothing to and fro.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
 use crate::fib::Guard;
 use crate::id::VnetId;
 use crate::packet::{Carrier, Offload, Segments, Way};
+use crate::program::VnetTables;
 use crate::source;
 use crate::wire::ecn;
 use crate::wire::geneve::{self, Header};
@@ -104,6 +106,7 @@ impl Node {
         &mut self,
         way: Way,
         datagram: &mut [u8],
+        now: Instant,
         guard: &Guard,
     ) -> Result<(), DropReason> {
         let relays = self.tables.relays(guard);
@@ -121,7 +124,10 @@ impl Node {
             return Err(DropReason::NotUnicast);
         }
         let packet = &mut packet[..inner.total_len];
-        self.check_relayed(header.vni, &inner, packet, guard)?;
+        let tables = self.check_relayed(header.vni, &inner, packet, guard)?;
+        if self.hears_of_path(tables, packet, &inner, now) {
+            return Ok(());
+        }
         self.config.admit(packet, &inner)?;
         if !ecn::apply(packet, way.class) {
             return Err(DropReason::Congestion);
@@ -133,13 +139,13 @@ impl Node {
 
     /// The destination must be ours and of the vnet that the other node says; and packets from the source
     /// must come out of some tunnel of that vnet.
-    fn check_relayed(
+    fn check_relayed<'g>(
         &self,
         vni: u32,
         inner: &Inner,
         packet: &[u8],
-        guard: &Guard,
-    ) -> Result<(), DropReason> {
+        guard: &'g Guard,
+    ) -> Result<&'g VnetTables, DropReason> {
         let address = lent(inner.dst).ok_or(DropReason::RelayNotOurs)?;
         // A number that no vnet has is not the destination's either.
         let vnet = u16::try_from(vni).map_or(VnetId(0), VnetId);
@@ -160,7 +166,9 @@ impl Node {
         let is_error = quoted_source(packet, inner) == Some(inner.dst);
         let is_possible =
             tables.is_behind_tunnel(inner.src, guard) || (is_error && !tables.is_source(inner.src));
-        is_possible.then_some(()).ok_or(DropReason::SourceNotRouted)
+        is_possible
+            .then_some(tables)
+            .ok_or(DropReason::SourceNotRouted)
     }
 }
 

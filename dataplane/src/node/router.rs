@@ -138,8 +138,9 @@ enum Passage {
 /// Who sent a packet, and hears of it when it cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
-    /// A socket of this machine, seen in the private network by an address of this range.
-    Overlay(Range),
+    /// A socket of this machine, seen in the private network by an address of this range. What it sends as TCP is
+    /// cut to this many bytes, which fit the path behind the tunnel.
+    Overlay(Range, u16),
     /// A private network.
     Tunnel(TunnelId),
 }

@@ -17,7 +17,7 @@ pub use fragment::{Fragments, may_cut};
 pub use handover::{BATCHES_MAX, Batch, PARCELS_MAX, Parcel};
 pub use offload::{Offload, PartialChecksum, Segmentation, VNET_HDR_LEN};
 pub use outbox::{Exit, Outbox, Transmit};
-pub use split::Segments;
+pub use split::{Segments, cut_stream};
 pub use way::{Carrier, Way};
 
 #[cfg(test)]

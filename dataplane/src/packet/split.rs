@@ -167,6 +167,25 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// How a TCP packet or super-packet is cut so that no piece of it is longer than `mtu`: the bytes of a stream may
+/// come in any pieces. `None` for what is not TCP, or a piece of a packet, or says something of its own place in the
+/// stream (SYN, RST, URG).
+#[must_use]
+pub fn cut_stream(packet: &[u8], offload: Offload, mtu: u16) -> Option<Offload> {
+    let inner = Inner::parse(packet).ok()?;
+    let header_len = tcp_payload(packet, &inner).ok()?;
+    let flags = *packet.get(inner.l4_offset + 13)?;
+    if flags & (flags::SYN | flags::RST | flags::URG) != 0 {
+        return None;
+    }
+    let room = usize::from(mtu).checked_sub(header_len)?;
+    (room > 0).then_some(Offload {
+        segmentation: Segmentation::Tcp,
+        segment_size: u16::try_from(room).ok()?,
+        ..offload
+    })
+}
+
 /// Where the TCP payload begins in a packet that may be cut.
 pub(super) fn tcp_payload(packet: &[u8], inner: &Inner) -> Result<usize, Malformed> {
     let l4 = &packet[inner.l4_offset..inner.total_len];

@@ -9,6 +9,7 @@ mod apply;
 mod apply_tests;
 pub mod health;
 mod interface;
+mod paths;
 mod penalties;
 mod relay;
 mod show;
@@ -18,6 +19,7 @@ mod vnet;
 
 pub use apply::{Applied, Programmer, TunnelChange};
 pub use interface::{INTERFACES_MAX, far_side};
+pub use paths::Paths;
 pub use relay::{Relay, Relays};
 pub use show::{FibRow, ReturnOwner, ReturnRow, SourceRow};
 pub use spec::{Change, Delta, Key, Route, RouteKey, Spec, Tunnel, Vnet};

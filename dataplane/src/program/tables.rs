@@ -12,7 +12,7 @@ use crate::fib::{Guard, Nexthop, pin};
 use crate::id::{TunnelId, VnetId, WorkerId, Workers};
 use crate::source::{RANGE_V6, Range, Sources, to_v4, to_v6};
 
-use super::Relays;
+use super::{Paths, Relays};
 
 /// Vnets are found in two loads: 256 pages of 256, each page made when its first vnet comes.
 const PAGE: usize = 256;
@@ -113,6 +113,7 @@ pub struct VnetTables {
     pub(super) range: Option<Range>,
     pub(super) routes: Arc<Routes>,
     pub(super) allowed: Arc<Routes>,
+    pub(super) paths: Arc<Paths>,
 }
 
 impl VnetTables {
@@ -187,6 +188,12 @@ impl VnetTables {
     /// Where the private network sees the source addresses; as they are, on a site.
     pub fn range(&self) -> Range {
         self.range.unwrap_or_default()
+    }
+
+    /// What fits the paths behind its tunnels.
+    #[inline]
+    pub fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// The customer's name for the vnet.

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
+use super::paths::Paths;
 use super::tables::VnetTables;
 use crate::fib::routes::{self, Full};
 use crate::fib::{CANDIDATES_MAX, Candidate, Candidates, Nexthop};
@@ -17,6 +20,7 @@ pub(super) struct VnetWriter {
     /// Tunnels that allow the same prefix share it; when there are more than [`CANDIDATES_MAX`], the
     /// lowest numbers, whatever came first, so that the tables depend on the spec alone.
     claims: BTreeMap<IpNet, BTreeSet<TunnelId>>,
+    paths: Arc<Paths>,
 }
 
 impl VnetWriter {
@@ -27,6 +31,7 @@ impl VnetWriter {
             range,
             routes: self.routes.table().clone(),
             allowed: self.allowed.table().clone(),
+            paths: Arc::clone(&self.paths),
         }
     }
 

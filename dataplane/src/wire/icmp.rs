@@ -162,6 +162,21 @@ impl<'a> TooBig<'a> {
     }
 }
 
+/// What a packet out of a private network says of one that did not fit, if it says that.
+#[must_use]
+pub fn too_big<'a>(packet: &'a [u8], inner: &Inner) -> Option<TooBig<'a>> {
+    if inner.version == 4 {
+        return TooBig::parse_v4(packet);
+    }
+    let message = packet.get(inner.l4_offset..inner.total_len)?;
+    let is_whole = !inner.is_fragment && inner.protocol == ip::ICMPV6;
+    if !is_whole || message.first() != Some(&2) {
+        return None;
+    }
+    let sum = Sum::pseudo(inner.src, inner.dst, ip::ICMPV6, message.len()).bytes(message);
+    (sum.checksum() == 0).then(|| TooBig::parse_v6(message))?
+}
+
 /// The MTU to try below a length, where the router does not say one (RFC 1191 section 7.1).
 fn plateau(len: usize) -> u16 {
     const PLATEAUS: [u16; 4] = [8166, 4352, 2002, 1492];

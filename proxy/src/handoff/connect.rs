@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::io::udp::forget_paths;
 use pingora::connectors::l4::BindTo;
 use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
@@ -84,10 +85,7 @@ impl Handoff {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         self.congestion.set(&socket);
-        leave_by(
-            SockRef::from(&socket),
-            self.device_of(way).map(|device| &**device),
-        )?;
+        self.leave_by(way, SockRef::from(&socket))?;
         if let Way::Private { source, .. } = way {
             bind_late(&socket)?;
             socket.bind(SocketAddr::new(source, 0))?;
@@ -117,10 +115,10 @@ impl Handoff {
             (Way::Public, SocketAddr::V6(_)) => SocketAddr::from(([0; 16], 0)),
         };
         let socket = UdpSocket::bind(from).await?;
-        leave_by(
-            SockRef::from(&socket),
-            self.device_of(way).map(|device| &**device),
-        )?;
+        self.leave_by(way, SockRef::from(&socket))?;
+        if matches!(way, Way::Private { .. }) && to.is_ipv4() {
+            forget_paths(&socket)?;
+        }
         socket.connect(to).await?;
         let datagrams = Datagrams::Kernel(socket);
         self.check_opened(way, datagrams.local_addr())?;
@@ -133,6 +131,11 @@ impl Handoff {
             Way::Public => None,
             Way::Private { .. } => self.device.as_ref(),
         }
+    }
+
+    fn leave_by(&self, way: Way, socket: SockRef<'_>) -> io::Result<()> {
+        let device = self.device_of(way);
+        leave_by(socket, device.map(|device| &**device))
     }
 
     fn check_opened(&self, way: Way, local: Option<SocketAddr>) -> io::Result<()> {

@@ -3,6 +3,7 @@
 mod health;
 mod ipsec;
 mod path;
+mod paths;
 mod entry;
 mod errors;
 mod fragments;

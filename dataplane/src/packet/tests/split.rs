@@ -215,3 +215,51 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// Whatever a stream's packet or super-packet was to be cut into, and however small: the same stream.
+    #[test]
+    fn a_stream_may_come_in_smaller_pieces(
+        len in 0_usize..4000,
+        size in proptest::option::of(1_u16..2000),
+        mtu in 100_u16..2000,
+        is_v6: bool,
+    ) {
+        let packet = Packet { is_v6, ..Packet::tcp(100, "APF", &payload(len)) };
+        let bytes = packet.bytes();
+        let before = size.map_or(Offload::NONE, tso);
+        let offload = cut_stream(&bytes, before, mtu).unwrap();
+        prop_assert_eq!(offload.segmentation, Segmentation::Tcp);
+        let segments = drain_segments(Segments::new(&bytes, offload).unwrap());
+        let l4 = l4_of(&packet);
+        let head = l4 + usize::from(bytes[l4 + 12] >> 4) * 4;
+        let mut stream = Vec::new();
+        for (at, segment) in segments.iter().enumerate() {
+            prop_assert!(segment.len() <= usize::from(mtu));
+            assert_valid(segment);
+            let is_last = at + 1 == segments.len();
+            prop_assert_eq!(segment[l4 + 13] & 0x09 != 0, is_last);
+            stream.extend_from_slice(&segment[head..]);
+        }
+        prop_assert_eq!(stream, payload(len));
+    }
+}
+
+#[test]
+fn what_is_no_stream_or_has_its_place_in_it_is_not_cut() {
+    for flags in ["S", "R", "U"] {
+        let packet = Packet::tcp(1, flags, &payload(100)).bytes();
+        assert_eq!(cut_stream(&packet, Offload::NONE, 100), None, "{flags}");
+    }
+    let datagram = Packet::udp(1, &payload(100)).bytes();
+    assert_eq!(cut_stream(&datagram, Offload::NONE, 100), None);
+    let mut piece = Packet::tcp(1, "A", &payload(100)).bytes();
+    put_word(&mut piece, 6, 0x2000);
+    assert_eq!(cut_stream(&piece, Offload::NONE, 100), None);
+    let stream = Packet::tcp(1, "A", &payload(100)).bytes();
+    assert_eq!(
+        cut_stream(&stream, Offload::NONE, 40),
+        None,
+        "no room for a byte"
+    );
+}
