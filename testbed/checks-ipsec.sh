@@ -12,7 +12,7 @@ begin_ipsec() {
   . "$RUN/ipsec.env"
 }
 
-through() { in_ns pc-edge ping -n -q -i 0.05 -W 2 -I "$SOURCE_IPSEC" "$@"; }
+through() { patient in_ns pc-edge ping -n -q -i 0.05 -W 2 -I "$SOURCE_IPSEC" "$@"; }
 ipsec_health() { [ "$(ipsec_shown "$1" .health.state)" = "$2" ]; }
 answers_by_vpn() { [ "$(get --resolve "vpn.example.com:80:$EDGE_IP" http://vpn.example.com/)" = originipsec ]; }
 mss() { in_ns pc-ipsec-origin nft -j list counter inet portcullis "$1" | jq -r '[.nftables[].counter // empty | .packets] | add'; }
@@ -92,7 +92,7 @@ check_ipsec_over_ipv6() {
   expect_like "$(through -c 40 10.6.0.50)" '* 0% packet loss*' "40 echoes while the child SA is replaced"
   wait "$rekeyed"
 }
-through6() { in_ns pc-edge ping -n -q -i 0.05 -W 2 -I "$SOURCE6_IPSEC" "$@"; }
+through6() { patient in_ns pc-edge ping -n -q -i 0.05 -W 2 -I "$SOURCE6_IPSEC" "$@"; }
 ipsec_endpoint() { "$BIN" show tunnels --json --socket "$EDGE_SOCKET" | jq -r --arg t "$1" '.[] | select(.name == $t) | .endpoint'; }
 
 # Our own site as the customer's router: IP protocol 50, probes both ways, and its neighbour of the same vnet.

@@ -20,7 +20,7 @@ end_multi() {
 # multi_ping NUMBER [COUNT]: from edge NUMBER's own source address to the origin.
 multi_ping() {
   local source=SOURCE_$1
-  in_ns "pc-edge$1" ping -n -q -c "${2:-3}" -i 0.05 -W 2 -I "${!source}" 10.0.0.50
+  patient in_ns "pc-edge$1" ping -n -q -c "${2:-3}" -i 0.05 -W 2 -I "${!source}" 10.0.0.50
 }
 multi_get() { in_ns "pc-edge$1" curl -sS -m 10 --resolve "app.multi.example:80:203.0.113.$1" "http://app.multi.example$2"; }
 

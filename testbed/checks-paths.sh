@@ -5,7 +5,7 @@
 reaches() {
   local other=$((3 - $2)) mine theirs answer
   mine=$(echoes "$2") theirs=$(echoes "$other")
-  answer=$(in_ns pc-edge ping -n -q -c 5 -i 0.05 -W 2 -I "$1" "$ORIGIN_IP" || true)
+  answer=$(patient in_ns pc-edge ping -n -q -c 5 -i 0.05 -W 2 -I "$1" "$ORIGIN_IP" || true)
   expect_like "$answer" '* 0% packet loss*' "ping from $1"
   expect $(($(echoes "$2") - mine)) 5 "echo requests at origin$2"
   expect $(($(echoes "$other") - theirs)) 0 "echo requests at origin$other"

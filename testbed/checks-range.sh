@@ -45,7 +45,7 @@ check_source_range() {
   expect "$(range_is 10.240.0.0/12)" 10.240.0.0/12 "the range of the account"
   expect "$(asked_from http)" "$seen" "who asks it at once afterwards"
   expect "$(asked_from https)" "$seen" "by HTTPS"
-  expect_like "$(in_ns pc-edge ping -n -q -c 3 -i 0.1 -W 2 -I "$SOURCE_DEFAULT" 10.0.0.50 || true)" '* 0% packet loss*' "ping"
+  expect_like "$(patient in_ns pc-edge ping -n -q -c 3 -i 0.1 -W 2 -I "$SOURCE_DEFAULT" 10.0.0.50 || true)" '* 0% packet loss*' "ping"
   expect "$(whoami 53)" '"origin1"' "DNS, udp/53"
   expect "$(client redis-cli -h "$EDGE_IP" -p 6379 get whoami)" origin1 "redis, tcp/6379"
   expect "$(get http://app.example.com/big -r 0-67108863 | sha256sum)" "$(head -c 67108864 "$RUN/big" | sha256sum)" "64 MiB down"
@@ -55,10 +55,10 @@ check_source_range() {
   expect "$told" 'AllowedIPs = 10.240.0.0/12, 2606:4700:cf1:5000::/64' "what a peer is told"
   # What others call the address is nobody's in this account.
   before=$(edge_dropped no_route)
-  expect_like "$(in_ns pc-origin1 ping -n -q -c 3 -i 0.1 -W 1 "$SOURCE_DEFAULT" || true)" '* 100% packet loss*' "ping of the plain address"
+  expect_like "$(patient in_ns pc-origin1 ping -n -q -c 3 -i 0.1 -W 1 "$SOURCE_DEFAULT" || true)" '* 100% packet loss*' "ping of the plain address"
   # And what the origin still sends on connections from before.
   [ $(($(edge_dropped no_route) - before)) -ge 3 ] || die "packets for the plain address are not counted"
-  expect_like "$(in_ns pc-origin1 ping -n -q -c 3 -i 0.1 -W 2 "$seen" || true)" '* 0% packet loss*' "ping of the edge by the origin"
+  expect_like "$(patient in_ns pc-origin1 ping -n -q -c 3 -i 0.1 -W 2 "$seen" || true)" '* 0% packet loss*' "ping of the edge by the origin"
   expect "$(range_is 100.64.0.0/12)" 100.64.0.0/12 "the range as it was"
   expect "$(asked_from http)" "$SOURCE_DEFAULT" "who asks, at once"
 }
@@ -123,7 +123,7 @@ check_closed_services() {
   expect "$(in_ns pc-origin1 curl -sS -m 2 -o /dev/null -w '%{http_code}' "http://$SOURCE_DEFAULT:7777/" 2>/dev/null || true)" 000 "TCP to the edge's machine"
   expect "$(in_ns pc-origin1 dig +short +time=1 +tries=1 -p 7753 "@$SOURCE_DEFAULT" whoami.corp.internal TXT 2>/dev/null | grep -c edge || true)" 0 "answers by UDP"
   [ "$(edge_dropped not_asked_for)" -gt "$before" ] || die "not counted as not asked for"
-  expect_like "$(in_ns pc-origin1 ping -n -q -c 2 -i 0.1 -W 2 "$SOURCE_DEFAULT" || true)" '* 0% packet loss*' "ping"
+  expect_like "$(patient in_ns pc-origin1 ping -n -q -c 2 -i 0.1 -W 2 "$SOURCE_DEFAULT" || true)" '* 0% packet loss*' "ping"
 }
 
 # --- paths of the same address in two networks ---

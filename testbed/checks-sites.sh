@@ -47,7 +47,7 @@ check_site_to_site() {
 }
 
 sites_ping() {
-  expect_like "$(at "$1" ping -n -q -c 3 -i 0.1 -W 2 "$3" || true)" '* 0% packet loss*' "$1 $2 to $3"
+  expect_like "$(patient at "$1" ping -n -q -c 3 -i 0.1 -W 2 "$3" || true)" '* 0% packet loss*' "$1 $2 to $3"
 }
 
 # sites_ask FROM ITS_ADDRESS TO URL_HOST: who answers, and whom the answering server says it sees.

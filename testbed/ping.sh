@@ -8,7 +8,7 @@ failed=0
 for vnet in default second; do
   if [ "$vnet" = default ]; then from=$SOURCE_DEFAULT expected=origin1; else from=$SOURCE_SECOND expected=origin2; fi
   before1=$(echoes 1) before2=$(echoes 2)
-  answer=$(in_ns pc-edge ping -n -c 3 -i 0.2 -W 2 -I "$from" "$ORIGIN_IP" | grep -E 'packet loss|^rtt' || true)
+  answer=$(patient in_ns pc-edge ping -n -c 3 -i 0.2 -W 2 -I "$from" "$ORIGIN_IP" | grep -E 'packet loss|^rtt' || true)
   seen=nobody
   [ $(($(echoes 1) - before1)) -lt 3 ] || seen=origin1
   [ $(($(echoes 2) - before2)) -lt 3 ] || seen="${seen/nobody/}origin2"

@@ -127,8 +127,9 @@ kernel_states() {
     linux "ip xfrm policy add src fd00:9::/64 dst fd00:10::/64 dir in tmpl src $OUR_END dst $THEIR_END proto esp reqid 1 mode tunnel"
 }
 
-ours() { in_ns "$BOX" ping -n -q -c 5 -i 0.1 -W 2 -I "$OUR_HOST" "$@" "$THEIR_HOST"; }
-theirs() { linux "ping -n -q -c ${COUNT:-5} -i 0.1 -W 2 -I $THEIR_HOST $* $OUR_HOST"; }
+ours() { patient in_ns "$BOX" ping -n -q -c 5 -i 0.1 -W 2 -I "$OUR_HOST" "$@" "$THEIR_HOST"; }
+# All at once: between them, ping would wait for the last answer no longer than that.
+theirs() { linux "ping -n -q -c ${COUNT:-5} -l ${COUNT:-5} -i 2 -W 2 -I $THEIR_HOST $* $OUR_HOST"; }
 child() { "$BIN" show tunnels --json --socket "$DIR/site.sock" | jq -r ".[0].ipsec.children[0].$1"; }
 dropped() { "$BIN" show counters --json --socket "$DIR/site.sock" | jq -er ".router.drops.$1"; }
 all() { case $1 in *' 0% packet loss'*) ;; *) note "$1" && return 1 ;; esac }
@@ -168,8 +169,8 @@ case_inside_v6() {
 }
 crosses_v6() {
   wait_for 5 "the first echo" in_ns "$BOX" ping -n -c 1 -W 1 -I "$OUR_HOST6" "$THEIR_HOST6" || return 1
-  all "$(in_ns "$BOX" ping -n -q -c 5 -i 0.1 -W 2 -s 1300 -I "$OUR_HOST6" "$THEIR_HOST6")" || return 1
-  all "$(linux "ping -n -q -c 5 -i 0.1 -W 2 -s 1300 -I $THEIR_HOST6 $OUR_HOST6")" || return 1
+  all "$(patient in_ns "$BOX" ping -n -q -c 5 -i 0.1 -W 2 -s 1300 -I "$OUR_HOST6" "$THEIR_HOST6")" || return 1
+  all "$(linux "ping -n -q -c 5 -l 5 -i 2 -W 2 -s 1300 -I $THEIR_HOST6 $OUR_HOST6")" || return 1
   in_ns "$BOX" timeout 30 iperf3 -c "$THEIR_HOST6" -B "$OUR_HOST6" -n 12M >"$LOGS/xfrm-iperf6.log" || return 1
   wait_for 5 "iperf3 to have done" iperf_is_free
 }
