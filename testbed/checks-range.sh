@@ -129,41 +129,55 @@ check_closed_services() {
 # --- paths of the same address in two networks ---
 
 # Only 1000 bytes, or 1300 of IPv6, fit the way to origin 1, and its router says so. That is the path of its vnet: what goes there is
-# cut and arrives whole; the kernel, which would keep it for every 10.0.0.50, does not hear of it; and the origin at the same address
-# in the other vnet gets packets as long as before.
+# cut and arrives whole; the kernel, which would keep it for every 10.0.0.50, hears of nothing, whatever somebody there makes up;
+# and the origin at the same address in the other vnet gets packets as long as before.
 check_narrow_path() {
   need ethtool ethtool
+  need python3 python3
   install_needed
   trap end_narrow_path EXIT
   narrow_begin
   narrow_upload app 1
   narrow_upload app6 1
   [ "$(edge_count path_reports_inside)" -gt 0 ] || die "the edge has not heard of the path"
-  expect "$(narrow_known 10.0.0.50 "$SOURCE_DEFAULT")" '' "what the kernel has heard of it"
-  expect "$(narrow_long 1)" 0 "packets at origin 1 that are longer than its path"
+  in_ns pc-site1 nft reset counter inet pc_paths long >/dev/null
+  narrow_upload app 1
+  narrow_upload app6 1
+  expect "$(narrow_long pc-site1)" 0 "longer packets out of the tunnel, once it is known"
+  narrow_lies
+  narrow_unknown 10.0.0.50 "$SOURCE_DEFAULT"
+  narrow_unknown fd00:10::50 "2606:4700:cf1:5000::$(printf '%02x%02x:%02x%02x' ${SOURCE_DEFAULT//./ })"
   narrow_upload wiki 2
   # 16 MiB are 12,000 packets of 1380 bytes.
-  [ "$(narrow_long 2)" -gt 10000 ] || die "$(narrow_long 2) long packets at origin 2: its path is not narrow"
-  say "packets at origin 2 as long as before: $(narrow_long 2)"
+  [ "$(narrow_long pc-origin2)" -gt 10000 ] || die "$(narrow_long pc-origin2) long packets at origin 2: its path is not narrow"
+  say "packets at origin 2 as long as before: $(narrow_long pc-origin2)"
 }
 
 narrow_begin() {
-  local n
-  for n in 1 2; do
-    # As on a wire: the origin sees each packet by itself.
-    in_ns "pc-site$n" ethtool -K lan0 tso off gso off
-    in_ns "pc-origin$n" nft -f - <<'NFT'
-table inet pc_paths {
-  counter long { }
-  chain in { type filter hook prerouting priority 0; iifname "lan0" ip length > 1000 counter name long; iifname "lan0" ip6 length > 1260 counter name long; }
-}
-NFT
-  done
+  # As on a wire: the origin sees each packet by itself.
+  in_ns pc-site2 ethtool -K lan0 tso off gso off
+  narrow_count pc-site1 pcs1
+  narrow_count pc-origin2 lan0
   # Its router says so from an address of its network.
   ip -n pc-site1 route replace 100.64.0.0/12 dev pcs1 src 10.0.0.1
   ip -n pc-site1 route replace 10.0.0.50/32 dev lan0 mtu lock 1000
   ip -n pc-site1 route replace fd00:10::50/128 dev lan0 mtu lock 1300
 }
+
+# narrow_count NAMESPACE DEVICE: counts what comes by it and would not fit.
+narrow_count() {
+  in_ns "$1" nft -f - <<NFT
+table inet pc_paths {
+  counter long { }
+  chain in {
+    type filter hook prerouting priority 0
+    iifname "$2" ip length > 1000 counter name long
+    iifname "$2" ip6 length > 1260 counter name long
+  }
+}
+NFT
+}
+narrow_long() { in_ns "$1" nft -j list counter inet pc_paths long | jq '[.nftables[].counter // empty | .packets] | add'; }
 
 # narrow_upload NAME ORIGIN: 16 MiB by HTTP.
 narrow_upload() {
@@ -173,15 +187,56 @@ narrow_upload() {
   expect "$(sha256sum <"$at")" "$(head -c "$bytes" "$RUN/big" | sha256sum)" "what origin $2 received"
   rm -f "$at"
 }
-narrow_long() { in_ns "pc-origin$1" nft -j list counter inet pc_paths long | jq '[.nftables[].counter // empty | .packets] | add'; }
-narrow_known() { in_ns pc-edge ip route get "$1" from "$2" oif pc-tun | grep -o 'mtu [0-9]*' || true; }
+
+# narrow_unknown ADDRESS SOURCE: the edge's kernel knows nothing of the path there.
+narrow_unknown() {
+  local said
+  said=$(in_ns pc-edge ip route get "$1" from "$2" oif pc-tun)
+  case $said in
+    *mtu*) die "the kernel has heard of the path to $1: $said" ;;
+    *) say "the kernel has heard nothing of the path to $1" ;;
+  esac
+}
+
+# Somebody at origin 1 quotes packets that were never sent, by which a kernel remembers a path: answers to pings, pings, and
+# datagrams to a socket that listens on all addresses.
+narrow_lies() {
+  local before
+  before=$(edge_count path_reports_ignored)
+  in_ns pc-origin1 python3 - "$SOURCE_DEFAULT" <<'PY'
+import socket, struct, sys
+def sum16(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+lent, origin = sys.argv[1], "10.0.0.50"
+lent6 = "2606:4700:cf1:5000::%02x%02x:%02x%02x" % tuple(map(int, lent.split(".")))
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+raw6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+ports = struct.pack("!4H", 51820, 9, 1400, 0)
+for protocol, first in (1, b"\0" * 8), (1, b"\x08" + b"\0" * 7), (17, ports), (6, ports):
+    # RFC 791 section 3.1, RFC 792.
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 1400, 1, 0x4000, 64, protocol, 0, socket.inet_aton(lent), socket.inet_aton(origin))
+    head = head[:10] + struct.pack("!H", sum16(head)) + head[12:]
+    quoted = head + first
+    said = struct.pack("!BBHHH", 3, 4, sum16(struct.pack("!BBHHH", 3, 4, 0, 0, 700) + quoted), 0, 700) + quoted
+    raw.sendto(said, (lent, 0))
+for protocol, code in (58, 0), (17, 0), (6, 1):
+    # RFC 8200 section 3, RFC 4443 section 3.2; the kernel adds the checksum.
+    head = struct.pack("!IHBB", 6 << 28, 1360, protocol, 64) + socket.inet_pton(socket.AF_INET6, lent6) + socket.inet_pton(socket.AF_INET6, "fd00:10::50")
+    raw6.sendto(struct.pack("!BBHI", 2, code, 0, 1280) + head + b"\x81" + b"\0" * 7, (lent6, 0))
+PY
+  wait_for 5 "the edge to count the lies" narrow_ignored $((before + 6)) || die "$(($(edge_count path_reports_ignored) - before)) of 6 counted"
+}
+narrow_ignored() { [ "$(edge_count path_reports_ignored)" -ge "$1" ]; }
 edge_count() { "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq -er --arg of "$1" '.router.packets[$of]'; }
 
 end_narrow_path() {
-  local n
-  for n in 1 2; do
-    in_ns "pc-site$n" ethtool -K lan0 tso on gso on
-    in_ns "pc-origin$n" nft delete table inet pc_paths 2>/dev/null || true
+  local ns
+  in_ns pc-site2 ethtool -K lan0 tso on gso on
+  for ns in pc-site1 pc-origin2; do
+    in_ns "$ns" nft delete table inet pc_paths 2>/dev/null || true
   done
   ip -n pc-site1 route replace 100.64.0.0/12 dev pcs1
   ip -n pc-site1 route del 10.0.0.50/32 dev lan0 2>/dev/null || true

@@ -410,6 +410,15 @@ pub(super) fn set_path_mtu(
     set_option(socket, (level, option), &value)
 }
 
+/// Sets what the datagrams of an IPv6 socket are cut to (ipv6(7), `IPV6_MTU`): bytes of each whole packet.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(super) fn set_cut_to(socket: &impl AsRawFd, mtu: u16) -> io::Result<()> {
+    let value = c_int::from(mtu);
+    set_option(socket, (libc::IPPROTO_IPV6, libc::IPV6_MTU), &value)
+}
+
 const fn empty_part() -> libc::iovec {
     libc::iovec {
         iov_base: std::ptr::null_mut(),

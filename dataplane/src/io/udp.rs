@@ -12,6 +12,7 @@ use socket2::{Domain, MsgHdr, Protocol, SockAddr, Type};
 
 use crate::id::Workers;
 use crate::packet::Carrier;
+use crate::wire::icmp::taken_by_all;
 
 use super::steer;
 use super::sys::{self, PathMtu};
@@ -39,13 +40,18 @@ pub struct Socket {
     control: Vec<u8>,
 }
 
-/// Lets the datagrams of an IPv4 socket into private networks be cut where they are too long, here and on the way:
-/// what the kernel has heard of a path may be of another vnet's host with the same address.
+/// Makes a socket into private networks independent of what the kernel has heard of paths, which may be of another
+/// vnet's host with the same address: what does not fit is cut, IPv4 here and on the way, IPv6 here to what every path
+/// takes.
 ///
 /// # Errors
 /// Those of setsockopt(2).
-pub fn forget_paths(socket: &impl AsRawFd) -> io::Result<()> {
-    sys::set_path_mtu(socket, true, PathMtu::Cut)
+pub fn forget_paths(socket: &impl AsRawFd, is_ipv4: bool) -> io::Result<()> {
+    sys::set_path_mtu(socket, is_ipv4, PathMtu::Cut)?;
+    if is_ipv4 {
+        return Ok(());
+    }
+    sys::set_cut_to(socket, taken_by_all(is_ipv4))
 }
 
 /// A train of datagrams of one sender.

@@ -62,9 +62,10 @@ pub struct Counters {
     pub echoes_answered: u64,
     /// Reports of the underlay that a datagram of ours was too long, which lowered a tunnel's MTU.
     pub path_reports: u64,
-    /// Reports out of private networks that a TCP packet of this machine's was too long there.
+    /// Reports out of private networks that a TCP packet of this machine's was too long there, which are believed.
     pub path_reports_inside: u64,
-    /// Such reports that were of no datagram that was sent lately, said nothing possible, or were too many.
+    /// Such reports that were of no datagram that was sent lately, said nothing possible, or were too many; and
+    /// those out of private networks that were about anything but TCP to the network that they came from.
     pub path_reports_ignored: u64,
     drops: [u64; DropReason::ALL.len()],
 }

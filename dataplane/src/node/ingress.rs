@@ -145,7 +145,7 @@ impl Node {
         mss::clamp(&mut scratch[..len], mtu, false);
         let verdict = self.verdict(tables, vnet, &inner, guard)?;
         if matches!(verdict, Verdict::Deliver)
-            && self.hears_of_path(tables, &scratch[..len], &inner, now)
+            && self.hears_of_path(tables, Some(tunnel), (&scratch[..len], &inner), now, guard)
         {
             return Ok(());
         }
@@ -201,7 +201,9 @@ impl Node {
         link.rx.add_all(packets, packet.len());
         mss::clamp(packet, mtu, offload.checksum.is_some());
         let verdict = self.verdict(tables, vnet, &inner, &guard)?;
-        if matches!(verdict, Verdict::Deliver) && self.hears_of_path(tables, packet, &inner, now) {
+        if matches!(verdict, Verdict::Deliver)
+            && self.hears_of_path(tables, Some(tunnel), (packet, &inner), now, &guard)
+        {
             return Ok(());
         }
         let is_open = offload.checksum.is_some();

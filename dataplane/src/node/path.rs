@@ -10,26 +10,22 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fib::Guard;
 use crate::id::TunnelId;
 use crate::packet::Parcel;
-use crate::program::VnetTables;
+use crate::program::{PATH_KEPT_FOR, VnetTables};
 use crate::tunnel::bucket::Rate;
-use crate::wire::icmp::{TooBig, too_big};
+use crate::wire::icmp::{TooBig, says_too_big, taken_by_all, too_big};
 use crate::wire::ip::{self, Inner};
 
 use super::router::{Arrival, Link};
 use super::{Node, Role};
 
-/// When a larger MTU is tried again (RFC 1191 section 6.3, RFC 8201 section 4).
-const KEPT_FOR: Duration = Duration::from_secs(600);
 /// Reports that are looked at: routers send few, and looking costs a walk over all peers.
 const REPORTS: Rate = Rate {
     interval: Duration::from_millis(50),
     burst: 20,
 };
-/// Every host takes this much (RFC 791 section 3.1: 576; RFC 8200 section 5: 1280).
-const FLOOR_V4: u16 = 576;
-const FLOOR_V6: u16 = 1280;
 
 /// What is known of a tunnel's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,26 +36,31 @@ pub(super) struct PathMtu {
 }
 
 impl Node {
-    /// Takes what a router behind a tunnel says of a TCP packet that an edge's machine sent: it is not for the
-    /// kernel, whose memory of paths is one for all vnets. False for anything else.
+    /// Keeps from an edge's kernel what the vnet's routers say of packets that were too long, whatever they are about:
+    /// its memory of paths is one for all vnets. Learns from those about TCP, if they came `out_of` the tunnel of a host
+    /// that they speak of, or by another edge. False for any other packet.
     pub(super) fn hears_of_path(
         &mut self,
         tables: &VnetTables,
-        packet: &[u8],
-        inner: &Inner,
+        out_of: Option<TunnelId>,
+        (packet, inner): (&[u8], &Inner),
         now: Instant,
+        guard: &Guard,
     ) -> bool {
-        let is_icmp = matches!(inner.protocol, ip::ICMP | ip::ICMPV6);
-        if !is_icmp || self.config.role != Role::Edge {
+        if self.config.role != Role::Edge || !says_too_big(packet, inner) {
             return false;
         }
-        let Some(report) = too_big(packet, inner) else {
-            return false;
+        let may_speak = |host| match out_of {
+            Some(tunnel) => tables.is_allowed(host, tunnel, guard),
+            None => tables.is_behind_tunnel(host, guard),
         };
-        if report.local != inner.dst || report.protocol != ip::TCP {
-            return false;
-        }
-        if usize::from(report.mtu) < report.len {
+        let report = too_big(packet, inner).filter(|report| {
+            report.local == inner.dst
+                && report.protocol == ip::TCP
+                && usize::from(report.mtu) < report.len
+                && may_speak(report.remote)
+        });
+        if let Some(report) = report {
             tables.paths().learn(report.remote, report.mtu, now);
             self.counters.path_reports_inside += 1;
         } else {
@@ -70,11 +71,7 @@ impl Node {
 
     /// Takes what a router of the underlay says of a datagram that is said to be ours.
     pub fn handle_too_big(&mut self, report: &TooBig<'_>, now: Instant) {
-        let floor = if report.local.is_ipv4() {
-            FLOOR_V4
-        } else {
-            FLOOR_V6
-        };
+        let floor = taken_by_all(report.local.is_ipv4());
         let is_possible = report.mtu >= floor && usize::from(report.mtu) < report.len;
         if !is_possible || !self.path_reports.take(REPORTS, now) {
             self.counters.path_reports_ignored += 1;
@@ -101,7 +98,7 @@ impl Node {
         let Some(link) = self.links.get_mut(&tunnel) else {
             return;
         };
-        let until = now + KEPT_FOR;
+        let until = now + PATH_KEPT_FOR;
         link.path = Some(PathMtu { mtu, until });
         link.fit();
         self.path_due = Some(self.path_due.map_or(until, |due| due.min(until)));

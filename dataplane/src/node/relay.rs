@@ -125,7 +125,7 @@ impl Node {
         }
         let packet = &mut packet[..inner.total_len];
         let tables = self.check_relayed(header.vni, &inner, packet, guard)?;
-        if self.hears_of_path(tables, packet, &inner, now) {
+        if self.hears_of_path(tables, None, (packet, &inner), now, guard) {
             return Ok(());
         }
         self.config.admit(packet, &inner)?;

@@ -19,6 +19,7 @@ mod vnet;
 
 pub use apply::{Applied, Programmer, TunnelChange};
 pub use interface::{INTERFACES_MAX, far_side};
+pub(crate) use paths::KEPT_FOR as PATH_KEPT_FOR;
 pub use paths::Paths;
 pub use relay::{Relay, Relays};
 pub use show::{FibRow, ReturnOwner, ReturnRow, SourceRow};

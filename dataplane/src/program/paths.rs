@@ -9,11 +9,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::wire::icmp::taken_by_all;
+
 /// When a larger MTU is tried again (RFC 1191 section 6.3, RFC 8201 section 4).
-const KEPT_FOR: Duration = Duration::from_secs(600);
-/// Every host takes this much (RFC 791 section 3.1: 576; RFC 8200 section 5: 1280).
-const FLOOR_V4: u16 = 576;
-const FLOOR_V6: u16 = 1280;
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// Destinations with a place of their own in a vnet.
 const PLACES: usize = 1024;
@@ -101,10 +100,6 @@ impl Paths {
     /// A router says that `mtu` bytes fit the path to `destination`. Never less than every host takes counts, and
     /// nothing larger than what is known already.
     pub fn learn(&self, destination: IpAddr, mtu: u16, now: Instant) {
-        let floor = match destination {
-            IpAddr::V4(_) => FLOOR_V4,
-            IpAddr::V6(_) => FLOOR_V6,
-        };
         let said = self.said.get_or_init(|| Said::new(now));
         let (now, until) = (said.seconds(now), said.seconds(now + KEPT_FOR));
         let (set, tag) = self.place(destination);
@@ -118,7 +113,7 @@ impl Paths {
             return;
         };
         let known = own.map_or(u16::MAX, |place| Entry::read(place).mtu);
-        let mtu = mtu.max(floor).min(known);
+        let mtu = mtu.max(taken_by_all(destination.is_ipv4())).min(known);
         Entry { tag, mtu, until }.write(place);
         said.until.fetch_max(until, Ordering::Relaxed);
     }
@@ -182,11 +177,11 @@ mod tests {
         let (paths, now) = (Paths::default(), start());
         let at = |n: u32| IpAddr::from((0x0a00_0000 + n).to_be_bytes());
         for n in 0..100_000 {
-            let now = now + Duration::from_secs(u64::from(n / 1000));
+            let now = now + Duration::from_secs(u64::from(n / 100));
             paths.learn(at(n), 1300, now);
             assert_eq!(paths.fits(at(n), now), 1300);
         }
-        let now = now + Duration::from_secs(100);
+        let now = now + Duration::from_secs(1000);
         let known = (0..100_000).filter(|n| paths.fits(at(*n), now) == 1300);
         // Tags of 16 bits: of 100,000 strangers a few have the tag of one of four.
         assert!(known.count() < PLACES + 50);

@@ -86,6 +86,13 @@ pub fn is_error(packet: &[u8], inner: &Inner) -> bool {
     }
 }
 
+/// The packet that every host and every link of a path takes, in bytes: 576 (RFC 791 section 3.1), and 1280 of IPv6
+/// (RFC 8200 section 5).
+#[must_use]
+pub fn taken_by_all(is_ipv4: bool) -> u16 {
+    if is_ipv4 { 576 } else { 1280 }
+}
+
 /// What a router of the path says of a packet that did not fit its next link (RFC 1191 section 4, RFC 4443
 /// section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +166,21 @@ impl<'a> TooBig<'a> {
             mtu: said,
             payload: &quoted[40..],
         })
+    }
+}
+
+/// Whether a packet, or its first piece, would have a kernel believe that one of its own was too long, whatever it
+/// quotes: IPv4 type 3, code 4, and IPv6 type 2 of any code.
+#[must_use]
+pub fn says_too_big(packet: &[u8], inner: &Inner) -> bool {
+    let message = packet.get(inner.l4_offset..inner.total_len);
+    let Some(message) = message.filter(|_| inner.fragment_offset == 0) else {
+        return false;
+    };
+    match (inner.version, inner.protocol) {
+        (4, ip::ICMP) => message.starts_with(&[3, 4]),
+        (6, ip::ICMPV6) => message.starts_with(&[2]),
+        _ => false,
     }
 }
 

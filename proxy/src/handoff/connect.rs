@@ -116,8 +116,8 @@ impl Handoff {
         };
         let socket = UdpSocket::bind(from).await?;
         self.leave_by(way, SockRef::from(&socket))?;
-        if matches!(way, Way::Private { .. }) && to.is_ipv4() {
-            forget_paths(&socket)?;
+        if matches!(way, Way::Private { .. }) {
+            forget_paths(&socket, to.is_ipv4())?;
         }
         socket.connect(to).await?;
         let datagrams = Datagrams::Kernel(socket);

@@ -40,7 +40,7 @@ fn a_far_sides_errors_reach_who_sent_the_packet_in_both_families() {
         for kind in [
             ErrorKind::TimeExceeded,
             ErrorKind::HostUnreachable,
-            ErrorKind::PacketTooBig { mtu: 1300 },
+            ErrorKind::AdminProhibited,
         ] {
             // The same addresses in the other vnet, by its own tunnel.
             for (site, vnet) in [(1, 1), (2, 2)] {

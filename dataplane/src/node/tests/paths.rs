@@ -7,6 +7,8 @@ use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 use super::packet;
 use super::world::{EDGE, World, ip};
 use crate::node::DropReason;
+use crate::packet::{Offload, PartialChecksum, Segmentation};
+use crate::wire::checksum::Sum;
 use crate::wire::icmp::{ErrorKind, error};
 
 /// A TCP packet of so many bytes that nobody may cut.
@@ -85,6 +87,10 @@ fn joined(pieces: &[Vec<u8>], mtu: usize) -> Vec<u8> {
 /// What comes out at site `n` of a packet that the edge sends: one by one, as together they would be joined again.
 fn pieces(world: &mut World, n: usize, packet: &[u8]) -> Vec<Vec<u8>> {
     world.edge().send(packet);
+    taken(world, n)
+}
+
+fn taken(world: &mut World, n: usize) -> Vec<Vec<u8>> {
     let sent = world.edge().sent();
     let site = world.site(n);
     let mut pieces = Vec::new();
@@ -142,36 +148,123 @@ fn a_vnet_cannot_speak_of_anothers_packets() {
     world.assert_dropped(2, &report, DropReason::ReturnVnetMismatch);
     // To its own address, about a packet of vnet 1.
     let mut report = report;
-    let to = world.source(2, "10.0.0.50");
-    let IpAddr::V4(to) = to else { panic!("IPv4") };
+    let IpAddr::V4(to) = world.source(2, "10.0.0.50") else {
+        panic!("IPv4")
+    };
     report[16..20].copy_from_slice(&to.octets());
     super::seal(&mut report);
-    world.send(2, &report);
-    assert_eq!(
-        world.edge().count(|counters| counters.path_reports_inside),
-        0
-    );
+    ignored(&mut world, 2, &report);
     assert_eq!(pieces(&mut world, 1, &own).len(), 1);
     let others = tcp(world.source(2, "10.0.0.50"), ip("10.0.0.50"), 1400);
     assert_eq!(pieces(&mut world, 2, &others).len(), 1);
 }
 
+/// Nothing of it comes to the kernel, and nothing is learnt.
+fn ignored(world: &mut World, n: usize, report: &[u8]) {
+    let before = world.edge().count(|counters| counters.path_reports_ignored);
+    let arrived = world.send(n, report);
+    assert!(arrived.iter().all(Vec::is_empty), "{arrived:?}");
+    let after = world.edge().count(|counters| counters.path_reports_ignored);
+    assert_eq!(after, before + 1);
+    assert_eq!(
+        world.edge().count(|counters| counters.path_reports_inside),
+        0
+    );
+}
+
+/// The kernel believes far more than is true: pings that were never sent, other codes, quotations of pieces.
 #[test]
-fn reports_about_other_protocols_and_damaged_ones_are_the_kernels() {
+fn whatever_a_report_is_about_the_kernel_does_not_hear_it() {
+    for dst in ["10.0.0.50", "fd00::50"] {
+        let mut world = World::new();
+        let source = world.source(1, dst);
+        let whole = tcp(source, ip(dst), 1400);
+        let is_v4 = whole[0] >> 4 == 4;
+        let icmp = if is_v4 { (1, 0) } else { (58, 129) };
+        for (protocol, first) in [icmp, (17, 7), (99, 7)] {
+            let about = packet(source, ip(dst), protocol, &[first; 1380]);
+            ignored(&mut world, 1, &too_big(&about, 1290));
+        }
+        let mut damaged = too_big(&whole, 1290);
+        damaged[100] ^= 1;
+        ignored(&mut world, 1, &damaged);
+        // Not longer than what is said to fit: nothing that a router would say.
+        let short = tcp(source, ip(dst), 900);
+        ignored(&mut world, 1, &too_big(&short, 1290));
+        let mut odd = too_big(&whole, 1290);
+        if is_v4 {
+            // About a later piece, which has no ports.
+            odd[28 + 7] = 1;
+        } else {
+            // The kernel does not look at the code.
+            odd[41] = 1;
+        }
+        ignored(&mut world, 1, &odd);
+        assert_eq!(pieces(&mut world, 1, &whole).len(), 1);
+    }
+}
+
+/// Another site of the same vnet does not know the way to a host that it has not got.
+#[test]
+fn a_site_speaks_of_its_own_hosts_only() {
     let mut world = World::new();
-    let source = world.source(1, "10.0.0.50");
-    let ping = packet(source, ip("10.0.0.50"), 1, &[8; 1380]);
-    assert_eq!(world.send(1, &too_big(&ping, 1000))[0].len(), 1);
-    let whole = tcp(source, ip("10.0.0.50"), 1400);
-    let mut damaged = too_big(&whole, 1000);
-    damaged[60] ^= 1;
-    assert_eq!(world.send(1, &damaged)[0].len(), 1);
-    // No longer than what is said to fit: nothing that a router would say.
-    let short = tcp(source, ip("10.0.0.50"), 900);
-    assert!(world.send(1, &too_big(&short, 1000))[0].is_empty());
-    let ignored = world.edge().count(|counters| counters.path_reports_ignored);
-    assert_eq!(ignored, 1);
+    let whole = tcp(world.source(1, "10.0.0.50"), ip("10.0.0.50"), 1400);
+    let mut report = too_big(&whole, 1000);
+    report[12..16].copy_from_slice(&[10, 3, 0, 1]);
+    super::seal(&mut report);
+    ignored(&mut world, 3, &report);
     assert_eq!(pieces(&mut world, 1, &whole).len(), 1);
+}
+
+#[test]
+fn a_range_of_the_vnets_own_changes_nothing() {
+    let mut world = World::new();
+    world.place(1, "10.240.0.0/12");
+    let lent = world.source(1, "10.0.0.50");
+    let whole = tcp(lent, ip("10.0.0.50"), 1400);
+    let as_seen = pieces(&mut world, 1, &whole).remove(0);
+    assert!(world.send(1, &too_big(&as_seen, 1000))[0].is_empty());
+    assert_eq!(
+        world.edge().count(|counters| counters.path_reports_inside),
+        1
+    );
+    let arrived = pieces(&mut world, 1, &whole);
+    assert_eq!(arrived.len(), 2);
+    assert_eq!(joined(&arrived, 1000), whole[40..]);
+    assert_eq!(arrived[0][12..16], as_seen[12..16]);
+}
+
+/// As the kernel gives it: 8000 bytes to be cut into segments, with only the pseudo-header's sum. The address is
+/// exchanged, the pieces are smaller than was asked for, and they leave by another worker.
+#[test]
+fn a_super_packet_is_cut_smaller_than_the_kernel_asked() {
+    for range in ["100.64.0.0/12", "10.240.0.0/12"] {
+        let mut world = World::new();
+        world.place(1, range);
+        let lent = world.source(1, "10.0.0.50");
+        let one = pieces(&mut world, 1, &tcp(lent, ip("10.0.0.50"), 1400)).remove(0);
+        world.send(1, &too_big(&one, 1000));
+        let mut long = tcp(lent, ip("10.0.0.50"), 8040);
+        let l4_len = long.len() - 20;
+        let sum = Sum::pseudo(lent, ip("10.0.0.50"), 6, l4_len).folded();
+        long[36..38].copy_from_slice(&sum.to_be_bytes());
+        let offload = Offload {
+            segmentation: Segmentation::Tcp,
+            segment_size: 1380,
+            checksum: Some(PartialChecksum {
+                start: 20,
+                offset: 16,
+            }),
+        };
+        for _ in 0..3 {
+            let (edge, mut packet) = (world.edge(), long.clone());
+            let now = edge.now;
+            edge.next().handle_overlay(&mut packet, offload, now);
+            let arrived = taken(&mut world, 1);
+            assert_eq!(arrived.len(), 9, "8000 bytes, 960 in each");
+            assert_eq!(joined(&arrived, 1000), long[40..]);
+        }
+    }
 }
 
 /// What does not fit the tunnel itself is cut, too, in place of telling the kernel, which would remember it for the

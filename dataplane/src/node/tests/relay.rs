@@ -455,6 +455,33 @@ fn an_error_of_a_tunnels_far_side_passes_if_it_is_about_a_packet_of_the_receiver
     pair.assert_dropped(&in_geneve(1, &edges), DropReason::SourceNotRouted);
 }
 
+/// What a router says of a packet that is too long comes by the wrong edge, and the right one keeps it from its kernel.
+#[test]
+fn what_a_router_says_of_a_path_is_learnt_by_the_edge_that_it_is_for() {
+    let mut pair = Pair::new(1);
+    let source = pair.source(1, 1, ".");
+    let IpAddr::V4(from) = source else {
+        panic!("IPv4");
+    };
+    let learnt = |pair: &Pair| pair.ends[1].count(|counters| counters.path_reports_inside);
+    let said = |to: [u8; 4]| {
+        let mut about = Vec::new();
+        let builder = PacketBuilder::ipv4(from.octets(), to, 64).tcp(40_000, 80, 7, 1000);
+        builder.write(&mut about, &[7; 1360]).unwrap();
+        let mut out = [0; 1280];
+        let kind = ErrorKind::PacketTooBig { mtu: 1000 };
+        let len = error(kind, &about, ip("10.0.0.1"), &mut out).unwrap();
+        out[..len].to_vec()
+    };
+    let sent = pair.out_of_tunnel(1, &said([10, 0, 0, 50]));
+    assert_eq!(pair.at_relay(RELAYS[0], 0, &sent[0].1), [] as [Vec<u8>; 0]);
+    assert_eq!(learnt(&pair), 1);
+    // Of a host that no tunnel of the vnet has.
+    let sent = pair.out_of_tunnel(1, &said([10, 77, 0, 50]));
+    assert_eq!(pair.at_relay(RELAYS[0], 0, &sent[0].1), [] as [Vec<u8>; 0]);
+    assert_eq!(learnt(&pair), 1);
+}
+
 #[test]
 fn a_super_packet_of_a_direct_link_goes_over_in_the_pieces_that_travel() {
     let mut pair = Pair::new(1);
