@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
@@ -25,7 +26,11 @@ pub const PROTOCOL: u8 = 201;
 /// The table that what leaves from a source address is routed by.
 pub const TABLE: u32 = 100;
 
-/// Before the main table (32766), after the local one (0).
+/// The same routes for TCP. The kernel keeps with a route what it hears of the MTU of a path, from anybody who quotes
+/// a ping that it may have sent: it is not to be heard by streams.
+pub const STREAMS_TABLE: u32 = 101;
+
+/// Before the main table (32766), after the local one (0). TCP's rule is one before it.
 pub const RULE_PRIORITY: u32 = 1000;
 
 /// Below every other route of [`TABLE`].
@@ -232,22 +237,28 @@ async fn edge(handle: &Handle, tun: u32, sources: &[IpNet]) -> Result<(), RouteE
             .scope(scope_of_local(*net))
             .build();
         add_route(handle, local, || format!("ip route add local {net} dev lo")).await?;
-        let all = default_of(*net);
-        let default = route(all)?.output_interface(tun).table_id(TABLE).build();
-        add_route(handle, default, || {
-            format!("ip route add default dev tun table {TABLE}")
-        })
-        .await?;
-        // Without a worker nothing with a vnet's source address may follow the main table.
-        let refuse = route(all)?.kind(RouteType::Unreachable).table_id(TABLE);
-        let refuse = refuse.priority(LAST_RESORT).build();
-        add_route(handle, refuse, || {
-            format!("ip route add unreachable default table {TABLE}")
-        })
-        .await?;
-        add_rule(handle, *net).await?;
+        for table in [STREAMS_TABLE, TABLE] {
+            way_out(handle, tun, default_of(*net), table).await?;
+            add_rule(handle, *net, table).await?;
+        }
     }
     Ok(())
+}
+
+/// The routes of one table: into the TUN, and nowhere else.
+async fn way_out(handle: &Handle, tun: u32, all: IpNet, table: u32) -> Result<(), RouteError> {
+    let default = route(all)?.output_interface(tun).table_id(table).build();
+    add_route(handle, default, || {
+        format!("ip route add default dev tun table {table}")
+    })
+    .await?;
+    // Without a worker nothing with a vnet's source address may follow the main table.
+    let refuse = route(all)?.kind(RouteType::Unreachable).table_id(table);
+    let refuse = refuse.priority(LAST_RESORT).build();
+    add_route(handle, refuse, || {
+        format!("ip route add unreachable default table {table}")
+    })
+    .await
 }
 
 async fn site(
@@ -345,23 +356,28 @@ async fn add_route(
         .map_err(|e| refused(step(), e))
 }
 
-async fn add_rule(handle: &Handle, from: IpNet) -> Result<(), RouteError> {
-    let rule = handle.rule().add().table_id(TABLE).priority(RULE_PRIORITY);
+async fn add_rule(handle: &Handle, from: IpNet, table: u32) -> Result<(), RouteError> {
+    let mut attributes = vec![RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL))];
+    let (mut priority, mut which) = (RULE_PRIORITY, "");
+    if table == STREAMS_TABLE {
+        attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
+        (priority, which) = (RULE_PRIORITY - 1, " ipproto tcp");
+    }
+    let rule = handle.rule().add().table_id(table).priority(priority);
     let rule = rule.action(RuleAction::ToTable);
-    let mark = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
     let added = match from {
         IpNet::V4(net) => {
             let mut rule = rule.v4().source_prefix(net.network(), net.prefix_len());
-            rule.message_mut().attributes.push(mark);
+            rule.message_mut().attributes.append(&mut attributes);
             rule.execute().await
         }
         IpNet::V6(net) => {
             let mut rule = rule.v6().source_prefix(net.network(), net.prefix_len());
-            rule.message_mut().attributes.push(mark);
+            rule.message_mut().attributes.append(&mut attributes);
             rule.execute().await
         }
     };
-    added.map_err(|e| refused(format!("ip rule add from {from} lookup {TABLE}"), e))
+    added.map_err(|e| refused(format!("ip rule add from {from}{which} lookup {table}"), e))
 }
 
 /// Deletes every rule and route with our mark. A family that the kernel lacks has none.
