@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use controlplane::origin::{App, NamedOrigin, PrivateName, Transport};
@@ -34,12 +35,20 @@ fn app(transport: Transport, edge: SocketAddr, origin: SocketAddr, vnet: Option<
     }
 }
 
+/// A port that is free now, of those that the kernel gives to nobody who does not ask for one: no connection
+/// gets it meanwhile. Each process begins at another.
 async fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(37);
+    for _ in 0..1000 {
+        let place = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + u16::try_from(place % 12_000).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).await.is_ok() {
+            return address;
+        }
+    }
+    panic!("no port is free");
 }
 
 struct World {
