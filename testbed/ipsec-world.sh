@@ -27,20 +27,22 @@ ipsec_world_up() {
   ipsec_namespaces
   ipsec_origin
   ipsec_configure
-  ipsec_charon
-  ipsec_six
-  ipsec_ours
-  SOURCE_IPSEC=$("$BIN" show sources --json --socket "$EDGE_SOCKET" | jq -er 'map(select(.vnet_name == "ipsec")) | .[0].ipv4')
-  SOURCE6_IPSEC=$("$BIN" show sources --json --socket "$EDGE_SOCKET" | jq -er 'map(select(.vnet_name == "ipsec")) | .[0].ipv6')
-  cat >"$RUN/ipsec.env" <<ENV
+  cat >"$RUN/ipsec.made" <<ENV
 VNET_IPSEC=$VNET_IPSEC
-SOURCE_IPSEC=$SOURCE_IPSEC
-SOURCE6_IPSEC=$SOURCE6_IPSEC
 TUNNEL_IPSEC=$TUNNEL_IPSEC
 TUNNEL_IPSEC_OURS=$TUNNEL_IPSEC_OURS
 TUNNEL_IPSEC_SIX=$TUNNEL_IPSEC_SIX
 RECORD_IPSEC=$RECORD_IPSEC
 ENV
+  ipsec_charon
+  ipsec_six
+  ipsec_ours
+  SOURCE_IPSEC=$("$BIN" show sources --json --socket "$EDGE_SOCKET" | jq -er 'map(select(.vnet_name == "ipsec")) | .[0].ipv4')
+  SOURCE6_IPSEC=$("$BIN" show sources --json --socket "$EDGE_SOCKET" | jq -er 'map(select(.vnet_name == "ipsec")) | .[0].ipv6')
+  {
+    cat "$RUN/ipsec.made"
+    printf 'SOURCE_IPSEC=%s\nSOURCE6_IPSEC=%s\n' "$SOURCE_IPSEC" "$SOURCE6_IPSEC"
+  } >"$RUN/ipsec.env"
   wait_for 20 "strongSwan's tunnel" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.0.0.50
   wait_for 20 "our site's tunnel" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.3.0.50
   wait_for 20 "strongSwan's tunnel over IPv6" in_ns pc-edge ping -n -c 1 -W 1 -I "$SOURCE_IPSEC" 10.6.0.50
@@ -212,7 +214,7 @@ TOML
 # What it made at the edge goes with it, if the edge is still there.
 ipsec_world_down() {
   local name ns
-  if [ -e "$RUN/ipsec.env" ] && pid_of edge >/dev/null; then
+  if [ -e "$RUN/ipsec.made" ] && pid_of edge >/dev/null; then
     ipsec_unconfigure || note "something of the IPsec world is left at the edge"
   fi
   for name in "${IPSEC_PROCESSES[@]}"; do
@@ -221,12 +223,12 @@ ipsec_world_down() {
   for ns in "${IPSEC_NAMESPACES[@]}"; do
     ! has_ns "$ns" || ip netns del "$ns" || true
   done
-  rm -rf "${RUN:?}"/ipsec.env "$RUN"/ipsec-charon "$RUN"/ipsec-six "$RUN"/ipsec-ours.toml "$RUN"/originipsec
+  rm -rf "${RUN:?}"/ipsec.env "$RUN"/ipsec.made "$RUN"/ipsec-charon "$RUN"/ipsec-six "$RUN"/ipsec-ours.toml "$RUN"/originipsec
 }
 
 ipsec_unconfigure() {
   local account=/accounts/$ACCOUNT_ID route tunnel
-  . "$RUN/ipsec.env"
+  . "$RUN/ipsec.made"
   api DELETE "/zones/$ZONE_ID/dns_records/$RECORD_IPSEC" >/dev/null
   for route in $(api GET "$account/magic/routes" | jq -r --arg v "$VNET_IPSEC" '.routes[] | select(.virtual_network_id == $v) | .id'); do
     api DELETE "$account/magic/routes/$route" >/dev/null
