@@ -239,6 +239,9 @@ edge_count() { "$BIN" show counters --json --socket "$EDGE_SOCKET" | jq -er --ar
 
 end_narrow_path() {
   local ns
+  # What was said of pings holds for pings.
+  ip -n pc-edge route flush cache || true
+  ip -n pc-edge -6 route flush cache || true
   in_ns pc-site2 ethtool -K lan0 tso on gso on || true
   for ns in pc-site1 pc-origin2; do
     in_ns "$ns" nft delete table inet pc_paths 2>/dev/null || true

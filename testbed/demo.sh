@@ -49,7 +49,7 @@ site_to_site_apart | the same addresses, another vnet  | ping, GRE    | nobody
 ecmp_shares       | 2000 flows by weight, each on one   | UDP          | three kinds
 ecmp_failover     | a tunnel cut under iperf3 and HTTP | iperf3, wrk  | three kinds
 ecmp_priority     | all of a priority down: the next   | UDP          | GRE of the API
-narrow_path       | a narrow path, in one of two networks | curl      | nginx, the same IP
+narrow_path       | a narrow path, of one network only | curl         | nginx, the same IP
 ipsec_strongswan  | IPsec tunnel of the API            | ping, curl   | strongSwan
 ipsec_over_ipv6   | IPsec tunnel over IPv6             | ping, iperf3 | strongSwan
 ipsec_site        | IPsec, IP protocol 50              | ping, iperf3 | our site
