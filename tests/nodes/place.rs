@@ -275,8 +275,8 @@ pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A port that is over TCP and UDP free now, of those that the kernel gives to nobody who does not ask for one: no connection
-/// gets it meanwhile. Each process begins at another.
+/// A port that is free now over TCP and UDP, of those that the kernel gives to nobody who does not ask for one: no
+/// connection gets it meanwhile. Each process begins at another.
 pub(super) fn port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id().wrapping_mul(37);

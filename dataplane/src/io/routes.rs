@@ -33,7 +33,7 @@ pub const STREAMS_TABLE: u32 = 101;
 /// Before the main table (32766), after the local one (0). TCP's rule is one before it.
 pub const RULE_PRIORITY: u32 = 1000;
 
-/// Below every other route of [`TABLE`].
+/// Below every other route of [`TABLE`] and [`STREAMS_TABLE`].
 const LAST_RESORT: u32 = u32::MAX - 1;
 
 /// Bursts of a sender wait in the device, not in the worker.

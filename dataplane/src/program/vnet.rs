@@ -1,7 +1,6 @@
 //! The write side of one vnet: its routes, and which tunnel may send from which prefix.
 
 use std::collections::{BTreeMap, BTreeSet};
-
 use std::sync::Arc;
 
 use super::paths::Paths;

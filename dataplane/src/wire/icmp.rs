@@ -191,8 +191,7 @@ pub fn too_big<'a>(packet: &'a [u8], inner: &Inner) -> Option<TooBig<'a>> {
         return TooBig::parse_v4(packet);
     }
     let message = packet.get(inner.l4_offset..inner.total_len)?;
-    let is_whole = !inner.is_fragment && inner.protocol == ip::ICMPV6;
-    if !is_whole || message.first() != Some(&2) {
+    if inner.is_fragment || inner.protocol != ip::ICMPV6 {
         return None;
     }
     let sum = Sum::pseudo(inner.src, inner.dst, ip::ICMPV6, message.len()).bytes(message);
